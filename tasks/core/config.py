@@ -1,0 +1,108 @@
+"""params.yaml as typed objects: one Config class per namespace, every key known, every key required.
+
+An alignment run costs hours, so a typo must not train: an unknown key, a missing key or a wrong type is refused with
+a sentence that names the key and the nearest known one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.core.errors import InputError
+
+PARAMS = Path("params.yaml")
+
+
+class Config(BaseModel):
+    """Base of every namespace. Frozen, strict (no "3" for 3), and closed: no key beyond the declared ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    namespace: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: Path = PARAMS) -> Self:
+        """The namespace of this class, read from params.yaml. Raises InputError with one sentence."""
+        values = lookup(read_params(path), cls.namespace, path)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_sentence(error, cls, path)) from None
+
+
+class RuntimeConfig(Config):
+    """params.yaml: runtime. What the numbers depend on besides the method: one seed, the thread count, the device."""
+
+    namespace = "runtime"
+
+    seed: int
+    threads: int
+    device: str
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run from the folder that holds it") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise InputError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must be a mapping of namespaces, found {type(values).__name__}")
+    return values
+
+
+def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[str, Any]:
+    """params["policy"]["ppo"] for "policy.ppo"; raises InputError naming the part that is missing."""
+    values: Any = params
+    walked: list[str] = []
+    for part in namespace.split("."):
+        walked.append(part)
+        if not isinstance(values, dict) or part not in values:
+            hint = _nearest(part, values if isinstance(values, dict) else {})
+            raise InputError(f"{path}: missing key `{'.'.join(walked)}`{hint}")
+        values = values[part]
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: `{namespace}` must be a mapping, found {values!r}")
+    return values
+
+
+def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
+    """The most telling of pydantic's errors, as one sentence."""
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    first = details[0]
+    key = ".".join([cls.namespace, *map(str, first["loc"])])
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    match first["type"]:
+        case "extra_forbidden":
+            says = f"unknown key `{key}`{_nearest(name, _known_keys(cls, first['loc'][:-1]))}"
+        case "missing":
+            says = f"missing key `{key}`"
+        case "value_error":
+            says = f"`{key}`: {first['ctx']['error']}"
+        case _:
+            reason = first["msg"].replace("Input should be", "it should be")
+            says = f"`{key}` is {first['input']!r}; {reason}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{path}: {says}{more}"
+
+
+def _known_keys(cls: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Keys of the (possibly nested) config at this location."""
+    for part in location:
+        field = cls.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            cls = annotation
+    return list(cls.model_fields)
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""

@@ -1,0 +1,98 @@
+"""Files that are whole or absent: atomic writes, tables as parquet, digests as DVC computes them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tasks.core.errors import InputError
+
+Row: TypeAlias = dict[str, Any]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic, sorted, with a final newline: the same value is the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run the stage that writes it, or `dvc pull`") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+
+
+def write_table(path: Path, rows: list[Row]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def read_table(path: Path) -> list[Row]:
+    """Rows of a parquet file written by an earlier stage."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run the stage that writes it, or `dvc pull`") from None
+    except pyarrow.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable parquet file ({error})") from None
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """Rows of a JSONL file; a broken line is refused as file:line."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
+            rows.append(row)
+    return rows
+
+
+def digest(path: Path) -> str:
+    """md5 of a file, or of a folder's listing; the same string DVC writes into dvc.lock (`….dir` for a folder)."""
+    if path.is_file():
+        return _md5(path)
+    listing = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files_of(path)]
+    text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"].split("/")), sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """The file itself, or every file below the folder, in a fixed order."""
+    if path.is_file():
+        yield path
+    else:
+        yield from sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Move a finished output into place; readers see the old one, or the whole new one."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.is_dir():
+        shutil.rmtree(final)
+    os.replace(staged, final)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

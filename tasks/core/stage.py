@@ -1,0 +1,271 @@
+"""One stage of dvc.yaml as a process: config in, outputs whole or absent, everything recorded, an honest exit.
+
+    def work(config: SftConfig, stage: Stage) -> None: ...
+    if __name__ == "__main__":
+        run(SftConfig, work)
+
+The work calls the stage (stage.dep, stage.out, stage.log, ...); the stage never calls back.
+"""
+
+import argparse
+import errno
+import hashlib
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.core import progress, seeds
+from tasks.core.checkpoint import Checkpoint, Stateful
+from tasks.core.config import Config, RuntimeConfig
+from tasks.core.errors import InputError
+from tasks.core.files import Row, digest, files_of, publish, write_json, write_table
+from tasks.core.tracking import Tracker, mark
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCRATCH = Path(".scratch")
+RECEIPTS = Path("runs")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class Stopped(BaseException):
+    """SIGTERM: end now; the last checkpoint stays."""
+
+
+class Stage:
+    """What a stage may touch: its dependencies, its outputs, the tracker, its checkpoint."""
+
+    def __init__(self, name: str, config: Config, runtime: RuntimeConfig, seed: int | None):
+        self.name = name
+        self.config = config
+        self.runtime = runtime
+        self.seed = seeds.derive(runtime.seed, name if seed is None else f"policy-{seed}")
+        self.metrics: dict[str, float] = {}
+        self.history: list[dict[str, Any]] = []
+        self._deps: dict[str, str] = {}
+        self._outs: dict[Path, Path] = {}
+        self._scratch = SCRATCH / name
+        self._tracker: Tracker | None = None
+        self._checkpoint: Checkpoint | None = None
+
+    @property
+    def device(self) -> str:
+        return self.runtime.device
+
+    def dep(self, path: str) -> Path:
+        """A declared dependency. Raises InputError if it is not there."""
+        found = Path(path)
+        if not found.exists():
+            raise InputError(f"{path} is missing; `dvc repro {self.name}` makes it, `dvc pull` fetches it")
+        self._deps[path] = digest(found)
+        if self._tracker:
+            self._tracker.input(path, self._deps[path])
+        return found
+
+    def out(self, path: str) -> Path:
+        """Where to write a declared output: it appears under its own name only when the whole stage has succeeded."""
+        staged = self._scratch / "out" / path
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        self._outs[Path(path)] = staged
+        return staged
+
+    @property
+    def tracker(self) -> Tracker:
+        """The MLflow run of this stage, opened at first use: after the deps are known, so a killed run is continued."""
+        if self._tracker is None:
+            scratch = self._scratch / self._key()
+            kept = scratch / "run_id"
+            self._forget_others(scratch)
+            resumed = kept.read_text() if kept.exists() else None
+            self._tracker = Tracker(self.name, self._tags(), self._params(), resumed)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(self._tracker.run_id)
+            for path, md5 in self._deps.items():
+                self._tracker.input(path, md5)
+        return self._tracker
+
+    def resume(self, **parts: Stateful) -> None:
+        """Name the objects a checkpoint must hold; if an earlier process was killed, they get its state."""
+        self._checkpoint = Checkpoint(self._scratch / self._key())
+        self._start, self.history = self._checkpoint.restore(**parts)
+        if self._start:
+            print(f"{self.name}: resumes at step {self._start}", flush=True)
+            self.tracker.tag("resumed_at_step", str(self._start))
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Steps still to do, with progress; a checkpoint is written between steps when it is due."""
+        assert self._checkpoint is not None, "call stage.resume(...) before stage.steps(...)"
+        for step in progress.track(range(self._start, total), total, self.name, self._start):
+            yield step
+            if self._checkpoint.due():
+                self._checkpoint.save(step + 1, self.history)
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Metrics of a step. A loss that is not finite ends the stage before the next checkpoint."""
+        numbers = {key: float(value) for key, value in values.items()}
+        for key, value in numbers.items():
+            if key.startswith("loss/") and not math.isfinite(value):
+                raise InputError(
+                    f"{self.name}: {key} is {value} at step {step}; the last good checkpoint is kept in "
+                    f"{self._scratch / self._key()}; lower `{self.config.namespace}.learning_rate`"
+                )
+        self.history.append({"step": step, **{key: round(value, 6) for key, value in numbers.items()}})
+        self.tracker.metrics(numbers, step)
+
+    def record(self, **metrics: float) -> None:
+        """Final figures of the stage: in the receipt, in MLflow, and in the stage's report folder."""
+        self.metrics |= {key: round(float(value), 6) for key, value in metrics.items()}
+        self.tracker.metrics(self.metrics)
+
+    def table(self, name: str, rows: list[Row]) -> None:
+        """Rows to look at: a table in MLflow."""
+        self.tracker.table(rows, name)
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """A plot of the run's page in MLflow."""
+        file = self._scratch / f"{name}.png"
+        figure.savefig(file, dpi=120)
+        self.tracker.file(file, "plots")
+
+    def report(self, folder: str, tables: dict[str, list[Row]] | None = None) -> None:
+        """Write metrics.json, history.json and named tables below `folder`, for later stages and the report page."""
+        out = self.out(folder)
+        write_json(out / "metrics.json", self.metrics)
+        if self.history:
+            write_json(out / "history.json", self.history)
+        for name, rows in (tables or {}).items():
+            write_table(out / f"{name}.parquet", rows)
+
+    def finish(self) -> None:
+        """Publish the outputs, upload them, write the receipt."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.tracker.metrics(
+            {"system/peak_memory_mib": usage.ru_maxrss / 1024, "system/cpu_seconds": usage.ru_utime + usage.ru_stime}
+        )
+        hashes = {}
+        for final, staged in self._outs.items():
+            publish(staged, final)
+            hashes[final.as_posix()] = digest(final)
+            self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
+        receipt = {
+            "run_id": self.tracker.run_id,
+            "pipeline_run_id": self.tracker.pipeline_run_id,
+            "metrics": self.metrics,
+            "outs": hashes,
+        }
+        write_json(RECEIPTS / f"{self.name}.json", receipt)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def end(self, status: str) -> None:
+        if self._tracker:
+            self._tracker.finish(status)
+
+    def _key(self) -> str:
+        """Hash of everything that determines the result: params, inputs, code."""
+        code = {file.as_posix(): digest(file) for file in files_of(Path(__file__).parents[1]) if file.suffix == ".py"}
+        parts = [self.seed, self.runtime.model_dump(), self.config.model_dump(mode="json"), self._deps, code]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _params(self) -> dict[str, Any]:
+        values = flatten(self.config.model_dump())
+        return values | {f"runtime.{key}": value for key, value in self.runtime.model_dump().items()}
+
+    def _tags(self) -> dict[str, str]:
+        return {"stage": self.name, **git_tags()}
+
+    def _forget_others(self, keep: Path) -> None:
+        """Checkpoints of other inputs are of no use any more; the runs they belong to were killed."""
+        for other in self._scratch.glob("*/run_id"):
+            if other.parent != keep:
+                mark(other.read_text(), "KILLED")
+                shutil.rmtree(other.parent)
+
+
+def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]) -> None:
+    """Entry point of every stage: exit code 0, or 1 with one sentence, or 130/143 when interrupted."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    if "." in config_class.namespace:  # policy.<algorithm>: one stage per seed
+        parser.add_argument("--seed", type=int, required=True)
+    arguments = parser.parse_args()
+    sys.exit(_run(config_class, work, getattr(arguments, "seed", None)))
+
+
+def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None], seed: int | None) -> int:
+    signal.signal(signal.SIGTERM, _stop)
+    name = stage_name(config_class.namespace, seed)
+    stage = None
+    status, code = "FAILED", 1
+    try:
+        config, runtime = config_class.load(), RuntimeConfig.load()
+        stage = Stage(name, config, runtime, seed)
+        _fix_threads(runtime.threads)
+        work(config, stage)
+        stage.finish()
+        status, code = "FINISHED", 0
+    except InputError as error:
+        print(f"{name}: {error}" if not str(error).startswith(name) else error, file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            traceback.print_exc()
+        else:
+            print(
+                f"{name}: cannot write {error.filename or 'an output'} ({error.strerror}); nothing was published",
+                file=sys.stderr,
+            )
+    except KeyboardInterrupt:
+        status, code = "KILLED", 130
+    except Stopped:
+        status, code = "KILLED", 143
+    except Exception:
+        traceback.print_exc()
+    if stage:
+        stage.end(status)
+    return code
+
+
+def stage_name(namespace: str, seed: int | None = None) -> str:
+    """policy.ppo and seed 0 give policy@ppo-0, the name DVC gives to that entry of the matrix."""
+    head, _, tail = namespace.partition(".")
+    return f"{head}@{tail}-{seed}" if tail else head
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def git_tags() -> dict[str, str]:
+    """The commit the work was done at, and whether the tree differed from it."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]  # every run rewrites dvc.lock
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}
+
+
+def _fix_threads(threads: int) -> None:
+    """The thread count changes the order of float additions, hence the last bits of every result."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped

@@ -1,0 +1,231 @@
+"""What happened, told to MLflow. The only file that imports mlflow.
+
+A tracking server that goes away never stops training and loses nothing: what cannot be sent is spooled below
+.scratch/spool and sent by the next tracker that reaches the server. A server that does not answer at the start is refused:
+a stage without a run id could never be found again.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.errors import InputError
+from tasks.core.files import digest, files_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "realign"
+SPOOL = Path(".scratch/spool")
+PIPELINE_RUN_ID = "REALIGN_PIPELINE_RUN_ID"  # set by the flow for the stages it starts
+SECONDS_BETWEEN_SENDS = 2.0
+UPLOAD_LIMIT = 64 * 2**20  # bytes; larger outputs are pointers to what DVC stores
+
+Operation = dict[str, Any]
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the sqlite file beside dvc.yaml."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+
+
+class Tracker:
+    """One MLflow run: a stage's, or the flow's."""
+
+    def __init__(self, name: str, tags: dict[str, str], params: dict[str, Any], resume: str | None = None):
+        """Open a run, or continue run `resume`. Inside a flow the run becomes a child of the pipeline run."""
+        self.client = connect()
+        self.pipeline_run_id = os.environ.get(PIPELINE_RUN_ID)
+        if self.pipeline_run_id:
+            tags = tags | {"mlflow.parentRunId": self.pipeline_run_id}
+        self.run_id = resume or self.client.create_run(_experiment(self.client), run_name=name, tags=tags).info.run_id
+        self._buffer: list[tuple[str, float, int, int]] = []
+        self._sent_at = time.monotonic()
+        self._offline_until = 0.0
+        self._already_logged = self._last_step() if resume else -1
+        self._logged_tables: list[dict[str, str]] = []
+        drain(self.client)
+        if resume:
+            self.client.update_run(self.run_id, status="RUNNING")
+        else:
+            self._do({"do": "params", "values": {key: str(value) for key, value in params.items()}})
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Points of a step, or final figures (no step). A resumed run repeats the steps after its checkpoint: those that
+        MLflow has already are left out."""
+        if step is not None and step <= self._already_logged:
+            return
+        now = int(time.time() * 1000)
+        self._buffer += [(key, float(value), now, step or 0) for key, value in values.items()]
+        if time.monotonic() - self._sent_at > SECONDS_BETWEEN_SENDS:
+            self.send()
+
+    def send(self) -> None:
+        for begin in range(0, len(self._buffer), 1000):  # MLflow's limit for one batch
+            self._do({"do": "metrics", "points": self._buffer[begin : begin + 1000]})
+        self._buffer = []
+        self._sent_at = time.monotonic()
+
+    def tag(self, key: str, value: str) -> None:
+        self._do({"do": "tags", "values": {key.replace("@", "."): value}})  # MLflow refuses "@" in a key
+
+    def input(self, path: str, md5: str) -> None:
+        """A dependency of the stage by content; shown as a data set of the run."""
+        self._do({"do": "input", "name": path, "digest": md5})
+
+    def file(self, path: Path, folder: str = "") -> None:
+        """A small file or folder is uploaded; a large one becomes a pointer to what DVC stores."""
+        size = sum(file.stat().st_size for file in files_of(path))
+        if size > UPLOAD_LIMIT:
+            pointer = {"path": str(path), "md5": digest(path), "bytes": size, "fetch": f"dvc pull {path}"}
+            self.text(json.dumps(pointer, indent=1), f"{folder}/{path.name}.pointer.json".lstrip("/"))
+        else:
+            self._do({"do": "file", "path": str(path), "folder": folder})
+
+    def text(self, text: str, name: str) -> None:
+        self._do({"do": "text", "text": text, "name": name})
+
+    def table(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Rows as a table of the run's page in MLflow."""
+        columns = list(rows[0]) if rows else []
+        body = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
+        self.text(json.dumps(body, ensure_ascii=False), f"{name}.json")
+        self._logged_tables.append({"path": f"{name}.json", "type": "table"})
+        self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
+
+    def finish(self, status: str) -> None:
+        """status: FINISHED, FAILED or KILLED."""
+        self.send()
+        self._do({"do": "status", "status": status})
+        spooled = SPOOL / f"{self.run_id}.jsonl"
+        if spooled.exists():
+            print(f"the tracking server is away: {spooled} is sent when it answers again", file=sys.stderr)
+
+    def _last_step(self) -> int:
+        run = self.client.get_run(self.run_id)
+        histories = [self.client.get_metric_history(self.run_id, key) for key in run.data.metrics if "/" in key]
+        return max((point.step for history in histories for point in history), default=-1)
+
+    def _do(self, operation: Operation) -> None:
+        if time.monotonic() > self._offline_until:
+            try:
+                drain(self.client)
+                _perform(self.client, self.run_id, operation)
+                return
+            except Exception as error:  # any failure of the tracker is a reason to spool, never to stop training
+                print(f"tracking server: {_short(error)}; spooling to {SPOOL}", file=sys.stderr)
+                self._offline_until = time.monotonic() + 10
+        _spool(self.run_id, operation)
+
+
+def connect() -> "MlflowClient":
+    """A client whose server answers; the sqlite file is created by one process at a time."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    uri = tracking_uri()
+    try:
+        with _locked(Path(".scratch/mlflow.lock")):
+            client = MlflowClient(tracking_uri=uri)
+            _experiment(client)
+    except Exception as error:
+        raise InputError(
+            f"the tracking server {uri} does not answer ({_short(error)}); "
+            "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db"
+        ) from None
+    return client
+
+
+def mark(run_id: str, status: str) -> None:
+    """End a run whose own process could not: it was killed."""
+    client = connect()
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, status)
+
+
+def drain(client: "MlflowClient") -> None:
+    """Send what earlier trackers had to spool."""
+    for file in sorted(SPOOL.glob("*.jsonl")) if SPOOL.exists() else []:
+        with _locked(file.with_suffix(".lock")):
+            if not file.exists():
+                continue
+            for line in file.read_text(encoding="utf-8").splitlines():
+                _perform(client, file.stem, json.loads(line))
+            file.unlink()
+            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+
+
+def _experiment(client: "MlflowClient") -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    local = tracking_uri().startswith("sqlite:")
+    return str(client.create_experiment(name, artifact_location=Path("mlartifacts").resolve().as_uri() if local else None))
+
+
+def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
+    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
+
+    match operation["do"]:
+        case "params":
+            params = [Param(key, value) for key, value in operation["values"].items()]
+            for begin in range(0, len(params), 100):  # MLflow's limit for one batch
+                client.log_batch(run_id, params=params[begin : begin + 100])
+        case "metrics":
+            client.log_batch(run_id, metrics=[Metric(*point) for point in operation["points"]])
+        case "tags":
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in operation["values"].items()])
+        case "input":
+            dataset = Dataset(operation["name"], operation["digest"], "dvc", json.dumps({"path": operation["name"]}))
+            client.log_inputs(run_id, [DatasetInput(dataset)])
+        case "file":
+            path = Path(operation["path"])
+            folder = operation["folder"] or None
+            if path.is_dir():
+                client.log_artifacts(run_id, str(path), folder)
+            else:
+                client.log_artifact(run_id, str(path), folder)
+        case "text":
+            client.log_text(run_id, operation["text"], operation["name"])
+        case "status":
+            client.set_terminated(run_id, operation["status"])
+
+
+def _spool(run_id: str, operation: Operation) -> None:
+    """Keep an operation for later; files are copied, since the stage may remove them."""
+    SPOOL.mkdir(parents=True, exist_ok=True)
+    if operation["do"] == "file":
+        source = Path(operation["path"])
+        kept = SPOOL / run_id / str(time.monotonic_ns()) / source.name
+        kept.parent.mkdir(parents=True)
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, kept)
+        operation = operation | {"path": str(kept)}
+    with _locked(SPOOL / f"{run_id}.lock"), (SPOOL / f"{run_id}.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(operation) + "\n")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A kernel lock: it vanishes with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
