@@ -1,8 +1,9 @@
 """Checkpoints of a long stage: a kill at any step costs time, never the result.
 
-They live in .scratch/<stage>/<key>/, outside DVC, where key is a hash of everything that determines the result (code, params,
-inputs). Changed inputs change the key, so a checkpoint is never resumed by a run it does not belong to.
-Random streams need no place in it (see tasks/core/seeds.py): weights, optimizer, step and the logged history are all there is.
+They live in .scratch/<stage>/<key>/, outside DVC, where key is a hash of everything that determines the result (code,
+params, inputs). Changed inputs change the key, so a checkpoint is never resumed by a run it does not belong to. Random
+streams need no place in it (see tasks/core/seeds.py): weights, optimizer, step and the journal of what was logged are all
+there is.
 """
 
 import os
@@ -29,32 +30,32 @@ class Checkpoint:
         self._saved_at = time.monotonic()
         self._last_cost = 0.0
 
-    def restore(self, **parts: Stateful) -> tuple[int, list[dict[str, Any]]]:
-        """Remember what to save; load it if there is a checkpoint. Returns (next step, history): (0, []) for a fresh start."""
+    def restore(self, **parts: Stateful) -> tuple[int, dict[str, Any]]:
+        """Remember what to save; load it if there is a checkpoint. Returns (next step, journal): (0, {}) for a fresh start."""
         import torch
 
         self.parts = parts
         if not self.file.exists():
-            return 0, []
+            return 0, {}
         saved = torch.load(self.file, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
-        return saved["step"], saved["history"]
+        return saved["step"], saved["journal"]
 
     def due(self) -> bool:
         """True every 30 s, less often when saving is slow: it may take at most 2 % of the time."""
         elapsed = time.monotonic() - self._saved_at
         return elapsed > max(SECONDS_BETWEEN, self._last_cost / MAX_COST)
 
-    def save(self, step: int, history: list[dict[str, Any]]) -> None:
-        """Atomic: a kill while saving leaves the previous checkpoint."""
+    def save(self, step: int, journal: dict[str, Any]) -> None:
+        """Atomic: a kill while saving leaves the previous checkpoint. journal: what was logged so far, as lists and numbers."""
         import torch
 
         begun = time.monotonic()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({"step": step, "history": history, "parts": state}, partial)
+        torch.save({"step": step, "journal": journal, "parts": state}, partial)
         os.replace(partial, self.file)
         self._saved_at = time.monotonic()
         self._last_cost = self._saved_at - begun

@@ -73,6 +73,18 @@ def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[
     return values
 
 
+def check_divides(small_name: str, small: int, large_name: str, large: int) -> None:
+    """Batch sizes divide exactly, or the run would silently train on other numbers than the params say."""
+    if large % small:
+        raise ValueError(f"{large_name} ({large}) must be a multiple of {small_name} ({small})")
+
+
+def policy_matrix() -> list[tuple[str, int]]:
+    """(algorithm, seed) of every policy stage, in the order of params.yaml."""
+    policy = lookup(read_params(), "policy")
+    return [(algorithm, seed) for algorithm in policy["algorithms"] for seed in policy["seeds"]]
+
+
 def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
     """The most telling of pydantic's errors, as one sentence."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
@@ -85,7 +97,7 @@ def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
         case "missing":
             says = f"missing key `{key}`"
         case "value_error":
-            says = f"`{key}`: {first['ctx']['error']}"
+            says = f"`{key.rstrip('.')}`: {first['ctx']['error']}"
         case _:
             reason = first["msg"].replace("Input should be", "it should be")
             says = f"`{key}` is {first['input']!r}; {reason}"

@@ -9,6 +9,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tasks.core.errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,31 +33,37 @@ def stream(seed: int, *names: object) -> random.Random:
     return random.Random(derive(seed, *names))
 
 
-def batches(lengths: Sequence[int], batch_size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
-    """Endless batches of row indices from step `start` on: shuffled anew each epoch, rows of like length together.
+def batches(
+    num_rows: int, batch_size: int, seed: int, start: int = 0, lengths: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """Endless batches of row indices from step `start` on, shuffled anew each epoch.
 
-    lengths: tokens of each row. Within windows of 16 batches rows are sorted by length, which spares most of the padding
-    and keeps the order random; every row is seen once per epoch, except for the last incomplete batch.
+    lengths: tokens of each row. If given, rows of like length share a batch: within windows of 16 batches rows are sorted by
+    length, which spares most of the padding and keeps the order of batches random.
+    Every row is seen once per epoch, except for a last incomplete batch.
     """
-    per_epoch = len(lengths) // batch_size
+    per_epoch = num_rows // batch_size
     if per_epoch == 0:
-        raise ValueError(f"batch_size {batch_size} is larger than the data ({len(lengths)} rows)")
+        raise InputError(f"batch_size {batch_size} is larger than the data ({num_rows} rows); lower it or bring more data")
     step = start
     while True:
         epoch, position = divmod(step, per_epoch)
-        for batch in _epoch(lengths, batch_size, stream(seed, "order", epoch))[position:]:
+        order = stream(seed, "order", epoch)
+        rows = list(range(num_rows))
+        order.shuffle(rows)
+        plan = [rows[i : i + batch_size] for i in range(0, per_epoch * batch_size, batch_size)]
+        if lengths is not None:
+            plan = _by_length(plan, lengths)
+            order.shuffle(plan)
+        for batch in plan[position:]:
             yield batch
             step += 1
 
 
-def _epoch(lengths: Sequence[int], batch_size: int, order: random.Random) -> list[list[int]]:
-    rows = list(range(len(lengths)))
-    order.shuffle(rows)
-    rows = rows[: len(rows) // batch_size * batch_size]
-    window = 16 * batch_size
-    result = []
-    for begin in range(0, len(rows), window):
-        near = sorted(rows[begin : begin + window], key=lambda row: lengths[row])
-        result += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
-    order.shuffle(result)
-    return result
+def _by_length(plan: list[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+    size = len(plan[0])
+    sorted_plan = []
+    for begin in range(0, len(plan), 16):
+        window = sorted((row for batch in plan[begin : begin + 16] for row in batch), key=lambda row: lengths[row])
+        sorted_plan += [window[i : i + size] for i in range(0, len(window), size)]
+    return sorted_plan

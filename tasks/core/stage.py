@@ -20,6 +20,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,9 @@ class Stage:
         self.seed = seeds.derive(runtime.seed, name if seed is None else f"policy-{seed}")
         self.metrics: dict[str, float] = {}
         self.history: list[dict[str, Any]] = []
+        self.samples: list[Row] = []
+        self.start = 0  # first step still to do; more than 0 in a resumed run
+        self._configs: dict[str, Config] = {config.namespace: config, runtime.namespace: runtime}
         self._deps: dict[str, str] = {}
         self._outs: dict[Path, Path] = {}
         self._scratch = SCRATCH / name
@@ -59,17 +63,28 @@ class Stage:
         self._checkpoint: Checkpoint | None = None
 
     @property
+    def variant(self) -> str:
+        """ppo-0 for the stage policy@ppo-0: the name of its outputs."""
+        return self.name.partition("@")[2]
+
+    @property
     def device(self) -> str:
         return self.runtime.device
 
+    def params(self, config_class: type[AnyConfig]) -> AnyConfig:
+        """A further namespace the stage depends on, such as `task`."""
+        assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
+        config = config_class.load()
+        self._configs[config.namespace] = config
+        return config
+
     def dep(self, path: str) -> Path:
         """A declared dependency. Raises InputError if it is not there."""
+        assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
         found = Path(path)
         if not found.exists():
             raise InputError(f"{path} is missing; `dvc repro {self.name}` makes it, `dvc pull` fetches it")
         self._deps[path] = digest(found)
-        if self._tracker:
-            self._tracker.input(path, self._deps[path])
         return found
 
     def out(self, path: str) -> Path:
@@ -83,7 +98,7 @@ class Stage:
     def tracker(self) -> Tracker:
         """The MLflow run of this stage, opened at first use: after the deps are known, so a killed run is continued."""
         if self._tracker is None:
-            scratch = self._scratch / self._key()
+            scratch = self._scratch / self._key
             kept = scratch / "run_id"
             self._forget_others(scratch)
             resumed = kept.read_text() if kept.exists() else None
@@ -96,31 +111,40 @@ class Stage:
 
     def resume(self, **parts: Stateful) -> None:
         """Name the objects a checkpoint must hold; if an earlier process was killed, they get its state."""
-        self._checkpoint = Checkpoint(self._scratch / self._key())
-        self._start, self.history = self._checkpoint.restore(**parts)
-        if self._start:
-            print(f"{self.name}: resumes at step {self._start}", flush=True)
-            self.tracker.tag("resumed_at_step", str(self._start))
+        tracker = self.tracker
+        self._checkpoint = Checkpoint(self._scratch / self._key)
+        self.start, journal = self._checkpoint.restore(**parts)
+        self.history, self.samples = journal.get("history", []), journal.get("samples", [])
+        if self.start:
+            print(f"{self.name}: resumes at step {self.start}", flush=True)
+            tracker.tag("resumed_at_step", str(self.start))
 
     def steps(self, total: int) -> Iterator[int]:
         """Steps still to do, with progress; a checkpoint is written between steps when it is due."""
         assert self._checkpoint is not None, "call stage.resume(...) before stage.steps(...)"
-        for step in progress.track(range(self._start, total), total, self.name, self._start):
+        for step in progress.track(range(self.start, total), total, self.name, self.start):
             yield step
             if self._checkpoint.due():
-                self._checkpoint.save(step + 1, self.history)
+                self._checkpoint.save(step + 1, {"history": self.history, "samples": self.samples})
 
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        """Metrics of a step. A loss that is not finite ends the stage before the next checkpoint."""
+    def log(self, step: int, values: dict[str, Any], every: int = 1, samples: list[Row] | None = None) -> None:
+        """Metrics of a step, kept every so many steps, and completions to read, kept every 10.
+
+        A loss that is not finite ends the stage before the next checkpoint.
+        """
         numbers = {key: float(value) for key, value in values.items()}
         for key, value in numbers.items():
             if key.startswith("loss/") and not math.isfinite(value):
                 raise InputError(
                     f"{self.name}: {key} is {value} at step {step}; the last good checkpoint is kept in "
-                    f"{self._scratch / self._key()}; lower `{self.config.namespace}.learning_rate`"
+                    f"{self._scratch / self._key}; lower `{self.config.namespace}.learning_rate`"
                 )
-        self.history.append({"step": step, **{key: round(value, 6) for key, value in numbers.items()}})
-        self.tracker.metrics(numbers, step)
+        if step % every == 0:
+            self.history.append({"step": step, **{key: round(value, 6) for key, value in numbers.items()}})
+            self.tracker.metrics(numbers, step)
+        if samples and step % 10 == 0:
+            self.samples += samples
+            self.table("samples", self.samples)
 
     def record(self, **metrics: float) -> None:
         """Final figures of the stage: in the receipt, in MLflow, and in the stage's report folder."""
@@ -143,6 +167,8 @@ class Stage:
         write_json(out / "metrics.json", self.metrics)
         if self.history:
             write_json(out / "history.json", self.history)
+        if self.samples:
+            tables = {"samples": self.samples} | (tables or {})
         for name, rows in (tables or {}).items():
             write_table(out / f"{name}.parquet", rows)
 
@@ -170,15 +196,18 @@ class Stage:
         if self._tracker:
             self._tracker.finish(status)
 
+    @cached_property
     def _key(self) -> str:
         """Hash of everything that determines the result: params, inputs, code."""
         code = {file.as_posix(): digest(file) for file in files_of(Path(__file__).parents[1]) if file.suffix == ".py"}
-        parts = [self.seed, self.runtime.model_dump(), self.config.model_dump(mode="json"), self._deps, code]
+        configs = {name: config.model_dump(mode="json") for name, config in self._configs.items()}
+        parts = [self.seed, configs, self._deps, code]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _params(self) -> dict[str, Any]:
-        values = flatten(self.config.model_dump())
-        return values | {f"runtime.{key}": value for key, value in self.runtime.model_dump().items()}
+        """The stage's own namespace by bare keys, so that algorithms share columns in MLflow; the others by full name."""
+        shared = {name: config.model_dump() for name, config in self._configs.items() if config is not self.config}
+        return flatten(self.config.model_dump()) | flatten(shared)
 
     def _tags(self) -> dict[str, str]:
         return {"stage": self.name, **git_tags()}

@@ -1,0 +1,99 @@
+"""The base model: any Hugging Face causal language model, or a small one built from the params and trained on the corpus.
+
+    minimize  −Σ_t log p(w_t | w_<t)   over every token of every text
+
+A loaded model keeps its weights unless `num_steps` asks for further training on the corpus. The folder it writes is what
+every later stage starts from, so the whole experiment is versioned, weights included.
+
+Metrics
+  loss/nll        mean negative log-likelihood of a token, in nats
+  train/grad_norm  norm of the gradient before clipping to 1
+  parameters, perplexity: size of the model, and exp(nll) over the last 100 batches
+"""
+
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from tasks.core import seeds
+from tasks.core.config import Config
+from tasks.core.errors import InputError
+from tasks.core.files import read_table
+from tasks.core.stage import Stage, run
+from tasks.models.batch import collate
+from tasks.models.language import build_model, load_model, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.text import encode_completions
+from tasks.models.tokenizer import load_tokenizer
+from tasks.rl.logprobs import completion_logprobs
+from tasks.rl.masking import reduce_tokens
+
+
+class BaseModelConfig(Config):
+    """params.yaml: base_model"""
+
+    namespace = "base_model"
+
+    source: str
+    revision: str | None
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    intermediate_size: PositiveInt
+    max_position_embeddings: PositiveInt
+    initializer_range: PositiveFloat
+    num_steps: NonNegativeInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+
+
+def make_model(config: BaseModelConfig, tokenizer: Any, stage: Stage) -> Any:
+    if config.source != "config":
+        model = load_model(config.source, stage.device, config.revision)
+        if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(len(tokenizer))  # a pad token was added
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.source} only {model.config.vocab_size}; "
+                "set `prepare_data.tokenizer` to the model's own"
+            )
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return model
+    shape = config.model_dump(include={
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        "max_position_embeddings", "initializer_range",
+    })  # fmt: skip
+    return build_model(tokenizer, seeds.derive(stage.seed, "weights"), **shape).to(stage.device)
+
+
+def train(config: BaseModelConfig, stage: Stage) -> None:
+    tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
+    corpus = [row["text"] for row in read_table(stage.dep("data/prepared/corpus.parquet"))]
+    stage.dep("reports/validate_data")
+    model = make_model(config, tokenizer, stage)
+    context = model.config.max_position_embeddings
+    texts = [ids[: context - 1] for ids in encode_completions(tokenizer, corpus)]
+    if config.num_steps and not texts:
+        raise InputError("base_model.num_steps asks for training, but prepare_data.sources names no corpus; set it to 0")
+    optimizer = adamw(list(model.parameters()), config.learning_rate)
+    stage.resume(model=model, optimizer=optimizer)
+
+    order = seeds.batches(len(texts), config.batch_size, stage.seed, stage.start, lengths=[len(ids) for ids in texts])
+    for step in stage.steps(config.num_steps):
+        rows = next(order)
+        start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        batch = collate([[start]] * len(rows), [texts[row] for row in rows], tokenizer.pad_token_id, stage.device)
+
+        loss = reduce_tokens(-completion_logprobs(model, batch), batch.completion_mask, "token_mean")
+        loss.backward()
+        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+
+        stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
+
+    stage.record(parameters=sum(parameter.numel() for parameter in model.parameters()))
+    save_model(model, tokenizer, stage.out("models/base"))
+    stage.report("reports/base_model")
+
+
+if __name__ == "__main__":
+    run(BaseModelConfig, train)

@@ -1,0 +1,157 @@
+"""PPO: clipped policy updates on data that is reused, with a value function as baseline.
+
+    R_t = −kl_coef · log(π/π_ref)(y_t), plus the score at the last token
+    Â   = GAE(R, V), whitened
+    minimize  −min(ρ Â, clip(ρ, 1−ε, 1+ε) Â) + value_coef · ½ max((V−R̂)², (clip(V, V_old ± ε_v) − R̂)²)     per token
+
+Schulman et al. 2017 and 2016; with KL in the reward as in Ziegler et al. 2019 and Ouyang et al. 2022.
+
+How this differs from Ouyang et al.
+  - The value function is a second head on the policy's last hidden state, which starts at zero, not a copy of the reward
+    model; it sees the trunk but its gradient does reach it, scaled by value_coef.
+  - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
+  - The first epoch's old log-probabilities are those the sampler returned.
+
+Metrics: those of tasks/feedback/monitor.py, and
+  loss/policy, loss/value   the two terms above (the second before value_coef), mean over the updates of the step
+  policy/approx_kl          KL(π_old‖π) after the updates, estimator k3, in nats per token
+  policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
+  value/explained_variance  1 − var(R̂ − V)/var(R̂): 0 for a useless value function, 1 for a perfect one
+  train/grad_norm           norm of the gradient of the last update, before clipping to 1
+"""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from tasks.core import seeds
+from tasks.core.config import Config, check_divides
+from tasks.core.stage import Stage, run
+from tasks.feedback.monitor import rollout_metrics, rollout_rows
+from tasks.feedback.prompts import load_prompts
+from tasks.feedback.rewards import Scorer
+from tasks.models.generate import sample
+from tasks.models.language import frozen_copy, load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.text import TaskConfig
+from tasks.rl.advantages import gae
+from tasks.rl.kl import kl_estimate
+from tasks.rl.logprobs import completion_logprobs, completion_logprobs_and_hidden
+from tasks.rl.masking import masked_mean, reduce_tokens, whiten
+from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
+
+
+class PpoConfig(Config):
+    """params.yaml: policy.ppo"""
+
+    namespace = "policy.ppo"
+
+    reward: dict[str, float]
+    num_steps: PositiveInt
+    rollout_batch_size: PositiveInt  # completions per step
+    group_size: PositiveInt  # completions per prompt
+    num_epochs: PositiveInt  # passes over a rollout
+    batch_size: PositiveInt  # completions per optimizer step
+    micro_batch_size: PositiveInt  # completions per backward pass
+    learning_rate: PositiveFloat
+    temperature: PositiveFloat
+    kl_coef: NonNegativeFloat
+    kl_in: Literal["reward"]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    reduction: Literal["token_mean", "sequence_mean", "sequence_sum"]
+    clip_range: PositiveFloat
+    value_coef: PositiveFloat
+    value_clip_range: PositiveFloat
+    gamma: PositiveFloat
+    gae_lambda: NonNegativeFloat
+    missing_eos_penalty: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("batch_size", self.batch_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
+
+
+def train(config: PpoConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
+    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    reference = frozen_copy(policy)
+    value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
+    torch.nn.init.zeros_(value_head.weight)
+    torch.nn.init.zeros_(value_head.bias)
+    scorer = Scorer(config.reward, stage.dep("models/reward_model"), tokenizer, task.verifier, stage.device)
+    prompts = load_prompts(stage, tokenizer, "train")
+    optimizer = adamw([*policy.parameters(), *value_head.parameters()], config.learning_rate)
+    stage.resume(policy=policy, value_head=value_head, optimizer=optimizer)
+
+    order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
+    for step in stage.steps(config.num_steps):
+        asked = [prompts[i] for i in next(order)]
+        rollout = sample(
+            policy, tokenizer, [prompt.ids for prompt in asked],
+            max_new_tokens=task.max_new_tokens, temperature=config.temperature,
+            generator=seeds.generator(stage.seed, "rollout", step), group_size=config.group_size,
+        )  # fmt: skip
+        scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
+        mask = rollout.completion_mask
+
+        with torch.no_grad():
+            pieces = [rollout.select(rows) for rows in torch.arange(len(rollout)).split(config.micro_batch_size)]
+            ref_logprobs = torch.cat([completion_logprobs(reference, piece, config.temperature) for piece in pieces])
+            hidden = [completion_logprobs_and_hidden(policy, piece)[1] for piece in pieces]
+            values = torch.cat([value_head(states).squeeze(-1) for states in hidden])
+        rewards = -config.kl_coef * kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask
+        last_token = rollout.lengths - 1
+        rewards[torch.arange(len(rollout)), last_token] += scores - config.missing_eos_penalty * ~rollout.finished
+        advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)
+        advantages = whiten(advantages, mask)
+
+        updates = []
+        for epoch in range(config.num_epochs):
+            shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
+            for batch_rows in shuffled.split(config.batch_size):
+                losses = torch.zeros(2)
+                for rows in batch_rows.split(config.micro_batch_size):
+                    micro = rollout.select(rows)
+                    logprobs, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
+                    new_values = value_head(states).squeeze(-1)
+                    policy_loss = reduce_tokens(
+                        clipped_policy_loss(logprobs, micro.logprobs, advantages[rows], config.clip_range),
+                        micro.completion_mask, config.reduction, whole=mask[batch_rows],
+                    )  # fmt: skip
+                    value_loss = reduce_tokens(
+                        clipped_value_loss(new_values, values[rows], returns[rows], config.value_clip_range),
+                        micro.completion_mask, config.reduction, whole=mask[batch_rows],
+                    )  # fmt: skip
+                    (policy_loss + config.value_coef * value_loss).backward()
+                    losses += torch.tensor([policy_loss.item(), value_loss.item()])
+                grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+                moved = clip_fraction(logprobs.detach(), micro.logprobs, config.clip_range)
+                drift = kl_estimate(micro.logprobs, logprobs.detach(), "k3")
+                updates.append([
+                    *losses.tolist(),
+                    masked_mean(moved, micro.completion_mask).item(),
+                    masked_mean(drift, micro.completion_mask).item(),
+                ])  # fmt: skip
+
+        policy_loss_mean, value_loss_mean, clipped, approx_kl = torch.tensor(updates).mean(0)
+        unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
+        stage.log(step, {
+            **rollout_metrics(rollout, ref_logprobs, scores, components),
+            "loss/policy": policy_loss_mean,
+            "loss/value": value_loss_mean,
+            "policy/approx_kl": approx_kl,
+            "policy/clip_fraction": clipped,
+            "value/explained_variance": 1 - unexplained,
+            "train/grad_norm": grad_norm,
+        }, samples=rollout_rows(step, rollout, tokenizer, [prompt.text for prompt in asked], scores))  # fmt: skip
+
+    save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
+    stage.report(f"reports/policy/{stage.variant}")
+
+
+if __name__ == "__main__":
+    run(PpoConfig, train)

@@ -1,0 +1,94 @@
+"""RAFT: sample several completions, keep the best by score, imitate it, repeat.
+
+    y* = argmax_{y ∈ group} score(x, y),   minimize  −Σ_t log π(y*_t | x, y*_<t)
+
+Dong et al. 2023 (RAFT: Reward rAnked FineTuning). No gradient flows through the reward and there is no KL term: the policy
+stays near where it was because it imitates its own samples.
+
+How this differs from the paper
+  - One optimizer step per rollout, so that every sample comes from the current policy; the paper takes several epochs over
+    larger ones.
+
+Metrics: those of tasks/feedback/monitor.py, and
+  rollout/best_score_mean  mean score of the completions that are imitated
+  loss/nll                 mean negative log-likelihood of their tokens, in nats
+  train/grad_norm          norm of the gradient before clipping to 1
+"""
+
+from typing import Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from tasks.core import seeds
+from tasks.core.config import Config, check_divides
+from tasks.core.stage import Stage, run
+from tasks.feedback.monitor import rollout_metrics, rollout_rows
+from tasks.feedback.prompts import load_prompts
+from tasks.feedback.rewards import Scorer
+from tasks.models.generate import sample
+from tasks.models.language import frozen_copy, load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.text import TaskConfig
+from tasks.rl.logprobs import completion_logprobs
+from tasks.rl.masking import reduce_tokens
+
+
+class RaftConfig(Config):
+    """params.yaml: policy.raft"""
+
+    namespace = "policy.raft"
+
+    reward: dict[str, float]
+    num_steps: PositiveInt
+    rollout_batch_size: PositiveInt  # completions per step
+    group_size: PositiveInt  # completions per prompt, of which the best is imitated
+    learning_rate: PositiveFloat
+    temperature: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
+        return self
+
+
+def train(config: RaftConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
+    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    reference = frozen_copy(policy)
+    scorer = Scorer(config.reward, stage.dep("models/reward_model"), tokenizer, task.verifier, stage.device)
+    prompts = load_prompts(stage, tokenizer, "train")
+    optimizer = adamw(list(policy.parameters()), config.learning_rate)
+    stage.resume(policy=policy, optimizer=optimizer)
+
+    order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
+    for step in stage.steps(config.num_steps):
+        asked = [prompts[i] for i in next(order)]
+        rollout = sample(
+            policy, tokenizer, [prompt.ids for prompt in asked],
+            max_new_tokens=task.max_new_tokens, temperature=config.temperature,
+            generator=seeds.generator(stage.seed, "rollout", step), group_size=config.group_size,
+        )  # fmt: skip
+        scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
+        groups = scores.view(-1, config.group_size)
+        best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1))
+
+        loss = reduce_tokens(-completion_logprobs(policy, best, config.temperature), best.completion_mask, "token_mean")
+        loss.backward()
+        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+
+        with torch.no_grad():
+            ref_logprobs = completion_logprobs(reference, best, config.temperature)
+        stage.log(step, {
+            **rollout_metrics(best, ref_logprobs, scores, components),
+            "rollout/best_score_mean": groups.amax(1).mean(),
+            "loss/nll": loss.detach(),
+            "train/grad_norm": grad_norm,
+        }, samples=rollout_rows(step, rollout, tokenizer, [prompt.text for prompt in asked], scores))  # fmt: skip
+
+    save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
+    stage.report(f"reports/policy/{stage.variant}")
+
+
+if __name__ == "__main__":
+    run(RaftConfig, train)

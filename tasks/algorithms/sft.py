@@ -1,0 +1,64 @@
+"""Supervised fine-tuning = behavior cloning of the demonstrations.
+
+    minimize  −Σ_t log π(y_t | x, y_<t)   over completion tokens only, end-of-text included
+
+Pomerleau 1989 for the idea; Ouyang et al. 2022 for its place in alignment. The prompt carries no loss: the policy must
+learn to answer, not to ask. The error of the clone compounds with the length of the completion, which is why the stages
+after this one exist.
+
+Metrics
+  loss/nll         mean negative log-likelihood of a completion token, in nats
+  train/grad_norm  norm of the gradient before clipping to 1
+"""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from tasks.core import seeds
+from tasks.core.config import Config
+from tasks.core.files import read_table
+from tasks.core.stage import Stage, run
+from tasks.models.batch import collate
+from tasks.models.language import load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.text import encode_completions, encode_prompts
+from tasks.rl.logprobs import completion_logprobs
+from tasks.rl.masking import reduce_tokens
+
+
+class SftConfig(Config):
+    """params.yaml: sft"""
+
+    namespace = "sft"
+
+    num_steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+
+
+def train(config: SftConfig, stage: Stage) -> None:
+    policy, tokenizer = load_policy(stage.dep("models/base"), stage.device)
+    rows = read_table(stage.dep("data/prepared/demonstrations.parquet"))
+    stage.dep("reports/validate_data")
+    prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
+    completions = encode_completions(tokenizer, [row["completion"] for row in rows])
+    lengths = [len(x) + len(y) for x, y in zip(prompts, completions, strict=True)]
+    optimizer = adamw(list(policy.parameters()), config.learning_rate)
+    stage.resume(policy=policy, optimizer=optimizer)
+
+    order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, lengths)
+    for step in stage.steps(config.num_steps):
+        picked = next(order)
+        batch = collate([prompts[i] for i in picked], [completions[i] for i in picked], tokenizer.pad_token_id, stage.device)
+
+        loss = reduce_tokens(-completion_logprobs(policy, batch), batch.completion_mask, "token_mean")
+        loss.backward()
+        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+
+        stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
+
+    save_model(policy, tokenizer, stage.out("models/sft"))
+    stage.report("reports/sft")
+
+
+if __name__ == "__main__":
+    run(SftConfig, train)

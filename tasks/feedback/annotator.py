@@ -1,0 +1,44 @@
+"""A simulated annotator: prefers what is right and short, with the noise of Bradley and Terry (1952).
+
+    P(a preferred to b) = σ((u(a) − u(b)) / τ),   u = correct − cost_per_token · tokens
+
+Comparisons whose utilities hardly differ are not shown, as a careful survey would not show them.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from itertools import combinations
+
+TIE = 0.02  # utilities closer than this are not worth a question
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A completion as the annotator sees it."""
+
+    text: str
+    utility: float
+
+
+def utility(correct: bool, num_tokens: int, cost_per_token: float) -> float:
+    return float(correct) - cost_per_token * num_tokens
+
+
+def choose_pairs(
+    candidates: list[Candidate], count: int, decisive_rate: float, chance: random.Random
+) -> list[tuple[Candidate, Candidate]]:
+    """At most `count` pairs (better, worse) to ask about. With probability `decisive_rate` only right-against-wrong pairs
+    are asked, where the
+    candidates offer any: they say most about the reward."""
+    ranked = sorted(candidates, key=lambda candidate: -candidate.utility)
+    pairs = [(a, b) for a, b in combinations(ranked, 2) if a.utility - b.utility > TIE and a.text != b.text]
+    decisive = [(a, b) for a, b in pairs if a.utility - b.utility > 0.5]
+    chance.shuffle(pairs)
+    chance.shuffle(decisive)
+    return (decisive if decisive and chance.random() < decisive_rate else pairs)[:count]
+
+
+def prefers_first(first: Candidate, second: Candidate, temperature: float, chance: random.Random) -> bool:
+    """One noisy answer."""
+    return chance.random() < 1 / (1 + math.exp(-(first.utility - second.utility) / temperature))

@@ -1,0 +1,137 @@
+"""Preference collection: samples of the SFT model judged by an annotator, or the pairs of a data set.
+
+The simulated annotator sees `samples_per_prompt` completions of each prompt and is asked about `pairs_per_prompt` of them.
+For `contrast_rate` of the prompts one question is a right solution against a colleague's mistake in the same format:
+without these, "shorter" is mostly "right" among the samples of a weak model, and the reward model learns length.
+
+Writes data/preferences.parquet: id, prompt, chosen, rejected, split (train | test), gap (true utility of chosen − rejected;
+null for a data set). Metrics: pairs, test_pairs; flip_rate, the share of pairs where noise chose the worse one: 1 −
+flip_rate is the ceiling of any reward model's accuracy.
+"""
+
+from typing import Any
+
+from tasks.core import progress, seeds
+from tasks.core.config import Config
+from tasks.core.errors import InputError
+from tasks.core.files import Row, read_table, write_table
+from tasks.core.stage import Stage, run
+from tasks.feedback.annotator import Candidate, choose_pairs, prefers_first, utility
+from tasks.feedback.verifier import is_correct
+from tasks.models.generate import sample
+from tasks.models.language import load_policy
+from tasks.models.text import TaskConfig, decode, encode_completion, encode_prompt
+
+PROMPTS_AT_ONCE = 128
+
+
+class CollectPreferencesConfig(Config):
+    """params.yaml: collect_preferences"""
+
+    namespace = "collect_preferences"
+
+    source: str
+    num_prompts: int
+    held_out_prompts: int
+    samples_per_prompt: int
+    pairs_per_prompt: int
+    temperature: float
+    bradley_terry_temperature: float
+    cost_per_token: float
+    decisive_rate: float
+    contrast_rate: float
+
+
+def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
+    match config.source:
+        case "annotator":
+            pairs = ask_annotator(config, stage)
+        case "dataset":
+            pairs = [row | {"gap": None} for row in read_table(stage.dep("data/prepared/preferences.parquet"))]
+            if not pairs:
+                raise InputError("collect_preferences.source is dataset, but prepare_data.sources names no preferences")
+        case other:
+            raise InputError(f"params.yaml: `collect_preferences.source` is {other!r}; it must be annotator or dataset")
+    held_out = sum(row["split"] == "test" for row in pairs)
+    stage.record(pairs=len(pairs), test_pairs=held_out)
+    if config.source == "annotator":
+        stage.record(flip_rate=sum(row["gap"] < 0 for row in pairs) / len(pairs))
+    write_table(stage.out("data/preferences.parquet"), pairs)
+    stage.table("preferences", pairs[:50])
+    stage.report("reports/collect_preferences")
+
+
+def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
+    task = stage.params(TaskConfig)
+    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    prompts = [row for row in read_table(stage.dep("data/prepared/prompts.parquet")) if row["split"] == "train"]
+    prompts = prompts[: config.num_prompts]
+    if any(row["answer"] is None for row in prompts):
+        raise InputError("the simulated annotator needs prompts with an answer; set collect_preferences.source to dataset")
+    pieces = [prompts[i : i + PROMPTS_AT_ONCE] for i in range(0, len(prompts), PROMPTS_AT_ONCE)]
+    pairs: list[Row] = []
+    for number, piece in enumerate(progress.track(pieces, len(pieces), stage.name)):
+        rollout = sample(
+            policy,
+            tokenizer,
+            [encode_prompt(tokenizer, row["prompt"]) for row in piece],
+            max_new_tokens=task.max_new_tokens,
+            temperature=config.temperature,
+            generator=seeds.generator(stage.seed, "samples", number),
+            group_size=config.samples_per_prompt,
+        )
+        completions = rollout.completions()
+        for index, row in enumerate(piece):
+            begin = index * config.samples_per_prompt
+            samples = completions[begin : begin + config.samples_per_prompt]
+            candidates = [judge(decode(tokenizer, ids), len(ids), row, task.verifier, config) for ids in samples]
+            position = number * PROMPTS_AT_ONCE + index
+            split = "test" if position < config.held_out_prompts else "train"
+            for better, worse in questions(row, candidates, tokenizer, task.verifier, config, stage.seed):
+                pairs.append(ask(row, better, worse, split, len(pairs), config, stage.seed))
+    if not pairs:
+        raise InputError("no two samples differ in utility: nothing to ask; raise samples_per_prompt or the temperature")
+    return pairs
+
+
+def judge(text: str, num_tokens: int, row: Row, verifier: str, config: CollectPreferencesConfig) -> Candidate:
+    correct = bool(is_correct(text, row["answer"], verifier))
+    return Candidate(text, utility(correct, num_tokens, config.cost_per_token))
+
+
+def questions(
+    row: Row, candidates: list[Candidate], tokenizer: Any, verifier: str, config: CollectPreferencesConfig, seed: int
+) -> list[tuple[Candidate, Candidate]]:
+    """The pairs (better, worse) to ask about for one prompt."""
+    chance = seeds.stream(seed, "questions", row["id"])
+    contrast = row["solution"] and row["mistake"] and chance.random() < config.contrast_rate
+    if not contrast:
+        return choose_pairs(candidates, config.pairs_per_prompt, config.decisive_rate, chance)
+
+    def written(text: str) -> Candidate:
+        return judge(text, len(encode_completion(tokenizer, text)), row, verifier, config)
+
+    best = max(candidates, key=lambda candidate: candidate.utility)
+    right = best if best.utility > 0.5 else written(row["solution"])
+    others = choose_pairs(candidates, config.pairs_per_prompt - 1, 0.0, chance)
+    return [*others, (right, written(row["mistake"]))]
+
+
+def ask(
+    row: Row, better: Candidate, worse: Candidate, split: str, number: int, config: CollectPreferencesConfig, seed: int
+) -> Row:
+    chance = seeds.stream(seed, "answer", number)
+    agrees = prefers_first(better, worse, config.bradley_terry_temperature, chance)
+    chosen, rejected = (better, worse) if agrees else (worse, better)
+    return {
+        "id": f"{row['id']}-{number}",
+        "prompt": row["prompt"],
+        "chosen": chosen.text,
+        "rejected": rejected.text,
+        "split": split,
+        "gap": round(chosen.utility - rejected.utility, 6),
+    }
+
+
+if __name__ == "__main__":
+    run(CollectPreferencesConfig, collect)

@@ -1,0 +1,88 @@
+"""Token ids as tensors, in the one layout of the project: prompts padded on the left, completions on the right.
+
+Every completion then begins in the same column, so (batch, time) tensors of completions line up without any index arithmetic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from tasks.core.files import Row
+from tasks.models.text import encode_completions, encode_prompts
+
+
+@dataclass
+class Batch:
+    """Prompts and completions; masks are 1 where a token is real."""
+
+    prompt_ids: Tensor  # (batch, prompt_time)
+    prompt_mask: Tensor  # (batch, prompt_time)
+    completion_ids: Tensor  # (batch, time)
+    completion_mask: Tensor  # (batch, time)
+
+    @property
+    def input_ids(self) -> Tensor:
+        return torch.cat([self.prompt_ids, self.completion_ids], dim=1)
+
+    @property
+    def attention_mask(self) -> Tensor:
+        return torch.cat([self.prompt_mask, self.completion_mask], dim=1)
+
+    @property
+    def position_ids(self) -> Tensor:
+        return (self.attention_mask.cumsum(1) - 1).clamp(min=0)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each completion: (batch,)."""
+        return self.completion_mask.sum(1)
+
+    def __len__(self) -> int:
+        return self.prompt_ids.shape[0]
+
+    def select(self, rows: Tensor | slice) -> Self:
+        """Some rows of every tensor."""
+        return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def completions(self) -> list[list[int]]:
+        """Token ids of each completion without padding, end-of-text included."""
+        rows = zip(self.completion_ids.tolist(), self.lengths.tolist(), strict=True)
+        return [ids[:length] for ids, length in rows]
+
+
+def collate(prompts: Sequence[list[int]], completions: Sequence[list[int]], pad_id: int, device: str) -> Batch:
+    """Lists of token ids as one padded Batch."""
+    prompt_ids, prompt_mask = pad(prompts, pad_id, left=True)
+    completion_ids, completion_mask = pad(completions, pad_id, left=False)
+    return Batch(*(tensor.to(device) for tensor in (prompt_ids, prompt_mask, completion_ids, completion_mask)))
+
+
+class PairSet:
+    """Preference pairs as token ids; a batch holds all the chosen completions, then all the rejected ones."""
+
+    def __init__(self, rows: list[Row], tokenizer: Any, device: str):
+        self.rows, self.pad_id, self.device = rows, tokenizer.pad_token_id, device
+        self.prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
+        self.chosen = encode_completions(tokenizer, [row["chosen"] for row in rows])
+        self.rejected = encode_completions(tokenizer, [row["rejected"] for row in rows])
+        together = zip(self.prompts, self.chosen, self.rejected, strict=True)
+        self.lengths = [len(x) + max(len(y), len(z)) for x, y, z in together]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, picked: Sequence[int]) -> Batch:
+        """(2 · picked, time)"""
+        completions = [self.chosen[i] for i in picked] + [self.rejected[i] for i in picked]
+        return collate([self.prompts[i] for i in picked] * 2, completions, self.pad_id, self.device)
+
+
+def pad(sequences: Sequence[list[int]], pad_id: int, left: bool) -> tuple[Tensor, Tensor]:
+    """(batch, longest) ids and mask."""
+    longest = max(map(len, sequences))
+    ids = [[pad_id] * (longest - len(s)) + s if left else s + [pad_id] * (longest - len(s)) for s in sequences]
+    mask = [[0] * (longest - len(s)) + [1] * len(s) if left else [1] * len(s) + [0] * (longest - len(s)) for s in sequences]
+    return torch.tensor(ids), torch.tensor(mask)

@@ -1,0 +1,140 @@
+"""The only sampler: a batched decode loop for any causal language model, which also returns log-probabilities and entropies.
+
+Against `model.generate` it saves what alignment does not need: the prompt of a group is read once for all its completions,
+finished rows leave the batch, and the log-probabilities come for free. Row i at step t uses the uniform number u[i, t] and
+nothing else, so a sample does not depend on when its neighbours finished.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from tasks.models.batch import Batch, pad
+
+ROWS_AT_ONCE = 256
+
+
+@dataclass
+class Rollout(Batch):
+    """Sampled completions, with what the sampler knew: all (batch, time) but finished (batch,)."""
+
+    logprobs: Tensor  # of the sampled tokens under the sampling distribution, in nats
+    entropy: Tensor  # of that distribution, in nats
+    finished: Tensor  # True where the completion ended by itself
+
+
+@torch.inference_mode()
+def sample(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    generator: torch.Generator | None = None,
+    group_size: int = 1,
+) -> Rollout:
+    """`group_size` completions for each prompt, those of one prompt next to each other.
+
+    prompts: token ids. temperature 0 is greedy and needs no generator. A completion ends with end-of-text, which belongs to
+    it, or after max_new_tokens.
+    """
+    pad_id = tokenizer.pad_token_id
+    device = next(model.parameters()).device
+    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, left=True))
+    prompt_time = prompt_ids.shape[1]
+    rows = len(prompts) * group_size
+    completion_ids = torch.full((rows, max_new_tokens), pad_id, device=device)
+    logprobs = torch.zeros(rows, max_new_tokens, device=device)
+    entropy = torch.zeros(rows, max_new_tokens, device=device)
+    lengths = torch.full((rows,), max_new_tokens, device=device)
+    uniform = torch.zeros(rows, max_new_tokens)
+    if temperature > 0:
+        uniform = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)
+    uniform, stops = uniform.to(device), torch.tensor(stop_ids(model, tokenizer), device=device)
+
+    cache = DynamicCache(config=model.config)
+    logits = model(
+        input_ids=prompt_ids,
+        attention_mask=prompt_mask,
+        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    cache.batch_repeat_interleave(group_size)
+    logits = logits.repeat_interleave(group_size, dim=0)
+    position = prompt_mask.sum(1, keepdim=True).repeat_interleave(group_size, dim=0)
+    visible = torch.ones(rows, prompt_time + max_new_tokens, dtype=torch.long, device=device)
+    visible[:, :prompt_time] = prompt_mask.repeat_interleave(group_size, dim=0)
+
+    alive = torch.arange(rows, device=device)  # rows still writing
+    for t in range(max_new_tokens):
+        token, token_logprob, step_entropy = _choose(logits, temperature, uniform[alive, t])
+        completion_ids[alive, t] = token
+        logprobs[alive, t] = token_logprob
+        entropy[alive, t] = step_entropy
+        going_on = ~torch.isin(token, stops)
+        lengths[alive[~going_on]] = t + 1
+        if t + 1 == max_new_tokens or not going_on.any():
+            break
+        if not going_on.all():
+            keep = going_on.nonzero()[:, 0]
+            alive, token, position, visible = alive[keep], token[keep], position[keep], visible[keep]
+            cache.batch_select_indices(keep)
+        logits = model(
+            input_ids=token[:, None],
+            attention_mask=visible[:, : prompt_time + t + 1],
+            position_ids=position + t,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+
+    time = int(lengths.max())
+    completion_mask = (torch.arange(time, device=device) < lengths[:, None]).long()
+    last = completion_ids.gather(1, lengths[:, None] - 1)[:, 0]
+    return Rollout(
+        prompt_ids=prompt_ids.repeat_interleave(group_size, dim=0),
+        prompt_mask=prompt_mask.repeat_interleave(group_size, dim=0),
+        completion_ids=completion_ids[:, :time],
+        completion_mask=completion_mask,
+        logprobs=logprobs[:, :time],
+        entropy=entropy[:, :time],
+        finished=torch.isin(last, stops),
+    )
+
+
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every id that ends a completion: the tokenizer's end-of-text, and what the model's generation config adds."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({tokenizer.eos_token_id, *(i for i in ids if i is not None)})
+
+
+def greedy(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
+    """The most likely completion of each of any number of prompts, as token ids, in their order."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # like lengths together: less padding
+    completions: dict[int, list[int]] = {}
+    for begin in range(0, len(order), ROWS_AT_ONCE):
+        rows = order[begin : begin + ROWS_AT_ONCE]
+        rollout = sample(model, tokenizer, [prompts[row] for row in rows], max_new_tokens=max_new_tokens, temperature=0.0)
+        completions |= zip(rows, rollout.completions(), strict=True)
+    return [completions[row] for row in range(len(prompts))]
+
+
+def _choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Token, its log-probability, entropy: each (batch,). Inverse-CDF sampling from the tempered softmax."""
+    logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    probs = logprobs.exp()
+    if temperature > 0:
+        cumulative = probs.double().cumsum(-1)
+        token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        token = token.clamp(max=logits.shape[-1] - 1)
+    else:
+        token = logits.argmax(-1)
+    entropy = -(probs * logprobs).nan_to_num().sum(-1)
+    return token, logprobs.gather(-1, token[:, None])[:, 0], entropy

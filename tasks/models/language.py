@@ -1,0 +1,81 @@
+"""Causal language models as plain Hugging Face folders: build, load, save."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import InputError
+from tasks.models.tokenizer import load_tokenizer
+
+
+def build_model(tokenizer: Any, seed: int, **shape: Any) -> Any:
+    """A Llama-shaped model with random weights. shape: fields of LlamaConfig."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=shape["num_attention_heads"],
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load_model(source: str | Path, device: str = "cpu", revision: str | None = None) -> Any:
+    """A model from a folder or the hub: safetensors only, no remote code. Raises InputError with one sentence."""
+    from transformers import AutoModelForCausalLM
+
+    check_model_folder(source, revision)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="float32"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model {source}: {str(error).strip().splitlines()[0]}") from None
+    return model.to(device)
+
+
+def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of a stage's output, ready to train. Dropout, if the model has any, stays off: sampling and
+    training must see the same policy."""
+    return load_model(folder, device).eval(), load_tokenizer(folder)
+
+
+def frozen_copy(model: Any) -> Any:
+    """The reference policy: same weights, no gradient."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A folder that `AutoModel….from_pretrained` loads, tokenizer included."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def check_model_folder(source: str | Path, revision: str | None) -> None:
+    """Refuse what cannot be loaded safely, before anything is read."""
+    folder = Path(source)
+    if not folder.exists():
+        if str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
+            raise InputError(f"model folder {source} does not exist")
+        if not revision:
+            raise InputError(
+                f"hub model {source}: state the commit to use as `revision`, so that a rerun loads the same weights"
+            )
+        return
+    if not (folder / "config.json").exists():
+        raise InputError(f"{source} is not a model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [file.name for suffix in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in folder.glob(suffix)]
+        if pickled:
+            raise InputError(
+                f"{source} holds pickled weights only ({pickled[0]}), which could run code when loaded; "
+                "convert them to safetensors"
+            )
+        raise InputError(f"{source} has no *.safetensors weights")

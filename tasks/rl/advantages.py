@@ -1,0 +1,37 @@
+"""How much better than expected: advantages from rewards."""
+
+import torch
+from torch import Tensor
+
+
+def group_advantages(scores: Tensor, group_size: int, std_floor: float) -> Tensor:
+    """(score − mean of its group) / (std of its group + std_floor): GRPO, Shao et al. 2024, equation in section 4.1.
+
+    scores: (batch,), the completions of one prompt next to each other. Unbiased std. A group of equal scores gets exactly
+    0; std_floor keeps a group of nearly equal scores from turning tiny gaps into advantages of ±1.
+    """
+    if group_size < 2:
+        raise ValueError(f"group_size {group_size}: a group needs at least 2 completions to compare")
+    groups = scores.view(-1, group_size)
+    centered = groups - groups.mean(1, keepdim=True)
+    centered = torch.where(groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True), 0.0, centered)
+    return (centered / (groups.std(1, keepdim=True) + std_floor)).view(-1)
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimation, Schulman et al. 2016, equation 16. All tensors (batch, time); returns (advantages,
+    returns).
+
+        δ_t = r_t + γ V_{t+1} − V_t,   Â_t = δ_t + γλ Â_{t+1},   returns = Â + V
+
+    The value after the last token of a completion is 0: the episode ends there.
+    """
+    values = values * mask
+    advantages = torch.zeros_like(rewards)
+    following_value = following_advantage = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * following_value - values[:, t]
+        following_advantage = (delta + gamma * gae_lambda * following_advantage) * mask[:, t]
+        following_value = values[:, t]
+        advantages[:, t] = following_advantage
+    return advantages, (advantages + values) * mask

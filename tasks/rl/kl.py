@@ -1,0 +1,21 @@
+"""Estimators of KL(π‖π_ref) from samples of π (Schulman, "Approximating KL divergence", 2020)."""
+
+from torch import Tensor
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:
+    """Per-token estimate, same shape as logprobs: (batch, time), in nats.
+
+    k1  log π/π_ref            unbiased, high variance, can be negative
+    k2  (log π/π_ref)² / 2     biased, never negative
+    k3  r − 1 − log r, r = π_ref/π   unbiased and never negative
+    """
+    log_ratio = logprobs - ref_logprobs
+    match estimator:
+        case "k1":
+            return log_ratio
+        case "k2":
+            return log_ratio.square() / 2
+        case "k3":
+            return (-log_ratio).exp() - 1 + log_ratio
+    raise ValueError(f"kl_estimator: {estimator!r} is not one of k1, k2, k3")

@@ -1,0 +1,55 @@
+"""Log-probabilities a language model gives to completions it is shown."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class PromptsAndCompletions(Protocol):
+    """Prompts padded on the left, completions on the right, so that every completion begins in the same column."""
+
+    @property
+    def input_ids(self) -> Tensor: ...  # (batch, prompt_time + time)
+
+    @property
+    def attention_mask(self) -> Tensor: ...  # the same shape
+
+    @property
+    def position_ids(self) -> Tensor: ...  # the same shape
+
+    @property
+    def completion_ids(self) -> Tensor: ...  # (batch, time)
+
+
+def completion_logprobs(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> Tensor:
+    """log π(y_t | x, y_<t) for every token of the completions: (batch, time), in nats. Padding gets a number too: mask it.
+
+    Logits are computed for the completion's positions only, and log-softmax is never materialised.
+    """
+    return _gather(_completion_outputs(model, batch).logits[:, :-1], batch.completion_ids, temperature)
+
+
+def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The same, and the last hidden state that each token was predicted from: (batch, time, hidden), for a value head."""
+    outputs = _completion_outputs(model, batch, output_hidden_states=True)
+    time = batch.completion_ids.shape[1]
+    hidden = outputs.hidden_states[-1][:, -time - 1 : -1]
+    return _gather(outputs.logits[:, :-1], batch.completion_ids, temperature), hidden
+
+
+def _completion_outputs(model: Any, batch: PromptsAndCompletions, **options: Any) -> Any:
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        logits_to_keep=batch.completion_ids.shape[1] + 1,  # the last prompt token predicts the first completion token
+        **options,
+    )
+
+
+def _gather(logits: Tensor, token_ids: Tensor, temperature: float) -> Tensor:
+    logits = logits.float() / temperature
+    chosen = logits.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    return chosen - torch.logsumexp(logits, dim=-1)

@@ -1,0 +1,37 @@
+"""Means over the tokens that count: completions have different lengths, padding has no say."""
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values where mask is 1; both (batch, time). Scalar; 0 for an empty mask."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor) -> Tensor:
+    """(values − mean) / std over the masked tokens, unbiased variance + 1e-8; (batch, time). Masked-out entries become 0."""
+    mean = masked_mean(values, mask)
+    variance = ((values - mean).square() * mask).sum() / (mask.sum() - 1).clamp(min=1)
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def reduce_tokens(values: Tensor, mask: Tensor, reduction: str, whole: Tensor | None = None) -> Tensor:
+    """One number from a loss per token; values, mask: (micro_batch, time).
+
+    token_mean      every token counts the same: Σ / tokens
+    sequence_mean   every completion counts the same: mean over completions of their token means
+    sequence_sum    mean over completions of their token sums
+
+    whole: mask of the whole optimizer batch, (batch, time'). Summing the result over the micro-batches then gives exactly
+    the value of the whole batch, so gradient accumulation changes nothing.
+    """
+    whole = mask if whole is None else whole
+    match reduction:
+        case "token_mean":
+            return (values * mask).sum() / whole.sum().clamp(min=1)
+        case "sequence_mean":
+            return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).sum() / whole.shape[0]
+        case "sequence_sum":
+            return (values * mask).sum() / whole.shape[0]
+    raise ValueError(f"reduction: {reduction!r} is not one of token_mean, sequence_mean, sequence_sum")
