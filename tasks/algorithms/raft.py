@@ -73,7 +73,7 @@ def train(config: RaftConfig, stage: Stage) -> None:
         groups = scores.view(-1, config.group_size)
         best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1))
 
-        loss = reduce_tokens(-completion_logprobs(policy, best, config.temperature), best.completion_mask, "token_mean")
+        loss = reduce_tokens(-completion_logprobs(policy, best), best.completion_mask, "token_mean")
         loss.backward()
         grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
 

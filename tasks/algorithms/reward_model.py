@@ -36,7 +36,7 @@ from tasks.models.reward import raw_scores, reward_model_from_policy
 from tasks.models.text import TaskConfig, decode, encode_prompts
 from tasks.rl.preference_losses import bradley_terry_loss
 
-FRESH_SAMPLES = 400
+FRESH_PROMPTS, FRESH_SAMPLES = 300, 4  # enough for a standard error of the correlation near .03
 
 
 class RewardModelConfig(Config):
@@ -76,7 +76,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         accuracy = (chosen > rejected).float().mean()
         stage.log(step, {"loss/bradley_terry": ranking.detach(), "train/accuracy": accuracy}, every=5)
 
-    fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_SAMPLES], task, stage)
+    fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_PROMPTS], task, stage)
     with torch.no_grad():
         scores = raw_scores(reward_model, fresh)
     reward_model.config.score_mean = scores.mean().item()
@@ -114,9 +114,11 @@ def fresh_samples(
         max_new_tokens=task.max_new_tokens,
         temperature=1.0,
         generator=seeds.generator(stage.seed, "fresh"),
+        group_size=FRESH_SAMPLES,
     )
     texts = [decode(tokenizer, ids) for ids in fresh.completions()]
-    verdicts = [is_correct(text, row["answer"], task.verifier) for text, row in zip(texts, rows, strict=True)]
+    answers = [row["answer"] for row in rows for _ in range(FRESH_SAMPLES)]
+    verdicts = [is_correct(text, answer, task.verifier) for text, answer in zip(texts, answers, strict=True)]
     return fresh, None if None in verdicts else torch.tensor(verdicts, dtype=torch.float32, device=stage.device)
 
 

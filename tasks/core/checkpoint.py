@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-SECONDS_BETWEEN = 30.0
+SECONDS_BETWEEN = float(os.environ.get("REALIGN_CHECKPOINT_SECONDS", "30"))  # shorter in tests that kill
 MAX_COST = 0.02  # share of the stage's time that saving may take
 
 

@@ -4,15 +4,18 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers.utils.logging
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
 from tasks.core.errors import InputError
 from tasks.models.tokenizer import load_tokenizer
+
+transformers.utils.logging.disable_progress_bar()  # a bar per file saved says nothing; the stage shows its own
 
 
 def build_model(tokenizer: Any, seed: int, **shape: Any) -> Any:
     """A Llama-shaped model with random weights. shape: fields of LlamaConfig."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         num_key_value_heads=shape["num_attention_heads"],
@@ -29,8 +32,6 @@ def build_model(tokenizer: Any, seed: int, **shape: Any) -> Any:
 
 def load_model(source: str | Path, device: str = "cpu", revision: str | None = None) -> Any:
     """A model from a folder or the hub: safetensors only, no remote code. Raises InputError with one sentence."""
-    from transformers import AutoModelForCausalLM
-
     check_model_folder(source, revision)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(

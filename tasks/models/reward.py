@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from tasks.models.batch import Batch
 from tasks.models.language import check_model_folder
@@ -15,8 +16,6 @@ from tasks.models.language import check_model_folder
 
 def reward_model_from_policy(folder: Path, device: str) -> Any:
     """The SFT model with its last layer replaced by a linear head, which starts at zero: every score is 0 at first."""
-    from transformers import AutoModelForSequenceClassification
-
     check_model_folder(folder, None)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
     model.score.weight.data.zero_()
@@ -24,8 +23,6 @@ def reward_model_from_policy(folder: Path, device: str) -> Any:
 
 
 def load_reward_model(folder: Path, device: str) -> Any:
-    from transformers import AutoModelForSequenceClassification
-
     check_model_folder(folder, None)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
     return model.requires_grad_(False).to(device).eval()
