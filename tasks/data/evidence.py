@@ -1,0 +1,117 @@
+"""Tables that expectations can judge where raw columns do not say it: overlap with what is held out, pairs, balance, tokens.
+
+These functions only measure. What is too much is written in data/expectations/*.yaml.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from tasks.core.files import Row
+from tasks.data import tokenized
+from tasks.data.contamination import HeldOut
+from tasks.models.text import TaskConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Tables: TypeAlias = dict[str, list[Row]]
+
+ENOUGH = 20  # a share of fewer says nothing
+
+
+def measure_data(tables: Tables, tokenizer: "PreTrainedTokenizerBase", task: TaskConfig) -> tuple[Tables, list[Row]]:
+    """The measured tables by name, for the prepared tables; and the first demonstrations as a model sees them."""
+    prompts, demonstrations = tables["prompts"], tables["demonstrations"]
+    trained = [row["query"] if row["split"] == "train" else "" for row in prompts]  # "" resembles nothing
+    measured = {
+        "balance": balance(prompts, tables["preferences"]),
+        "overlap_corpus": overlap(prompts, "corpus", [row["text"] for row in tables["corpus"]]),
+        "overlap_demonstrations": overlap(prompts, "demonstrations", [row["query"] for row in demonstrations]),
+        "overlap_prompts": overlap(prompts, "prompts", trained),
+        "tokens_demonstrations": tokenized.measure(demonstrations, ("completion",), tokenizer, task),
+        "tokens_prompts": tokenized.measure(prompts, ("solution", "mistake"), tokenizer, task),
+    }
+    examples = tokenized.examples(demonstrations, "completion", tokenizer)
+    return measured | _of_pairs(tables["preferences"], prompts, tokenizer, task), examples
+
+
+def measure_preferences(
+    preferences: Sequence[Row], prompts: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", task: TaskConfig
+) -> tuple[Tables, list[Row]]:
+    """The same for pairs alone."""
+    measured: Tables = {"balance": balance([], preferences)}
+    examples = tokenized.examples(preferences, "chosen", tokenizer)
+    return measured | _of_pairs(preferences, prompts, tokenizer, task), examples
+
+
+def _of_pairs(
+    preferences: Sequence[Row], prompts: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", task: TaskConfig
+) -> Tables:
+    return {
+        "pairs": pairs(preferences),
+        "overlap_preferences": overlap(prompts, "preferences", [row["prompt"] for row in preferences], "prompt"),
+        "special_tokens": tokenized.special_tokens(tokenizer),
+        "tokens_preferences": tokenized.measure_pairs(preferences, tokenizer, task),
+    }
+
+
+def overlap(prompts: Sequence[Row], table: str, texts: Sequence[str], column: str = "query") -> list[Row]:
+    """One row per held-out prompt: {row, id, split, same, same_where, near, near_where}; row: its index in the table prompts.
+
+    same: whether a training text has the same words. near: the largest share of the query's 5-grams in one text, 0 if small.
+    column: of the prompts, what texts would repeat as a whole: pairs hold prompts, the other tables queries. Near is always
+    judged on the query, else an instruction that all prompts share would make them alike.
+    """
+    held_out = [(index, row) for index, row in enumerate(prompts) if row["split"] != "train"]
+    queries, whole = HeldOut([row["query"] for _, row in held_out]), HeldOut([row[column] for _, row in held_out])
+    unseen = {"same": False, "same_where": None, "near": 0.0, "near_where": None}
+    found = [{"row": index, "id": row["id"], "split": row["split"], **unseen} for index, row in held_out]
+    for index, text in enumerate(texts):
+        for position in whole.same(text):
+            found[position] |= {"same": True, "same_where": found[position]["same_where"] or f"in {table} row {index}"}
+        for position, share in queries.near(text):
+            if share > found[position]["near"]:
+                found[position] |= {"near": share, "near_where": f"{share:.0%} in {table} row {index}"}
+    return found
+
+
+def pairs(preferences: Sequence[Row]) -> list[Row]:
+    """One row per pair {id, differ, same, same_where}.
+
+    differ: whether its sides do. same: whether a held-out pair has the prompt of a training pair. Pairs are held out only to
+    measure the reward model, so nothing but the same prompt counts here.
+    """
+    trained = {row["prompt"]: index for index, row in reversed(list(enumerate(preferences))) if row["split"] == "train"}
+    found = [trained.get(row["prompt"]) if row["split"] != "train" else None for row in preferences]
+    return [
+        {
+            "id": row["id"],
+            "differ": row["chosen"].strip() != row["rejected"].strip(),
+            "same": index is not None,
+            "same_where": None if index is None else f"preferences row {index}",
+        }
+        for row, index in zip(preferences, found, strict=True)
+    ]
+
+
+def balance(prompts: Sequence[Row], preferences: Sequence[Row]) -> list[Row]:
+    """One row of shares; null where there are fewer than 20 to count.
+
+    largest_kind: the most common kind of prompt. largest_answer: the most common answer; a constant would be right so often.
+    chosen_longer: of the pairs of unequal length, those whose chosen side is longer; near 0 or 1, length tells the label.
+    """
+    lengths = [(len(row["chosen"]), len(row["rejected"])) for row in preferences]
+    unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
+    return [
+        {
+            "largest_kind": _largest(row["kind"] for row in prompts),
+            "largest_answer": _largest(row["answer"] for row in prompts),
+            "chosen_longer": sum(unequal) / len(unequal) if len(unequal) >= ENOUGH else None,
+        }
+    ]
+
+
+def _largest(values: Iterable[str | None]) -> float | None:
+    counts = Counter(value for value in values if value is not None)
+    return max(counts.values()) / counts.total() if counts.total() >= ENOUGH else None

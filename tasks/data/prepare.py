@@ -1,0 +1,101 @@
+"""From sources to what every later stage reads: corpus, demonstrations, prompts, preferences, instructions and the tokenizer.
+
+Nothing is cleaned in silence: what cannot be used is refused, what is too long is refused or counted, the rest is for the gate.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from tasks.core.config import Config
+from tasks.core.errors import InputError
+from tasks.core.files import Row, write_json
+from tasks.core.stage import Stage, run
+from tasks.data.arithmetic import BOOK
+from tasks.data.lengths import fit
+from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets
+from tasks.data.tables import COLUMNS, Tables, add_prompts, collected, generated, training_text
+from tasks.models.text import TaskConfig
+from tasks.models.tokenizer import load_tokenizer, train_tokenizer
+
+
+class PrepareDataConfig(Config):
+    """params.yaml: prepare_data"""
+
+    namespace = "prepare_data"
+
+    sources: str
+    max_rows: PositiveInt | None
+    too_long: Literal["fail", "drop"]
+    tokenizer: str | None
+    tokenizer_revision: str | None
+    vocab_size: PositiveInt
+
+
+def prepare(config: PrepareDataConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
+    path = stage.dep(config.sources)
+    sources = SourcesConfig.load(path)
+    instructions = InstructionsConfig.load(stage.dep(sources.instructions))
+    tokenizer = load_tokenizer(config.tokenizer, config.tokenizer_revision) if config.tokenizer else None
+
+    data_sets = read_sets(sources, path, tokenizer)
+    if sources.generate:
+        stage.dep(BOOK.as_posix())
+        tables = generated(sources.generate, instructions, stage.runtime.seed, config.max_rows)
+    else:
+        tables = collected(data_sets, instructions.default, config.max_rows)
+    add_prompts(tables, instructions, task.prompt_format)
+    if tokenizer is None:
+        tokenizer = train_tokenizer(training_text(tables), config.vocab_size)
+    fitting = {table: fit(table, rows, tokenizer, task, config.too_long) for table, rows in tables.items()}
+    refuse_empty(fitting, config.sources)
+
+    for data_set in data_sets:
+        name, pin = data_set.config.origin
+        stage.tracker.input(name, pin[:36])  # as long as MLflow lets a digest be
+    without_text = sum(data_set.without_text for data_set in data_sets)
+    stage.record(**count(tables, fitting), **{"dropped/without_text": without_text}, vocab_size=len(tokenizer))
+    for table, rows in fitting.items():
+        rows = [{column: row[column] for column in COLUMNS[table]} for row in rows]
+        write_rows(stage.out(f"data/prepared/{table}.parquet"), rows, COLUMNS[table])
+        stage.table(table, rows[:20])
+    texts = [{"id": id, "text": text} for id, text in instructions.texts.items()]
+    write_json(stage.out("data/prepared/instructions.json"), {"default": instructions.default, "instructions": texts})
+    tokenizer.save_pretrained(stage.out("models/tokenizer"))
+    stage.report("reports/prepare_data")
+
+
+def refuse_empty(tables: Tables, sources: str) -> None:
+    """Training needs demonstrations; every policy needs prompts to learn from and prompts to be tested on."""
+    splits = {row["split"] for row in tables["prompts"]}
+    missing = [f"{split} prompts" for split in ("train", "test") if split not in splits]
+    if not tables["demonstrations"]:
+        missing.append("demonstrations")
+    if missing:
+        raise InputError(f"{sources}: there are no {missing[0]}; add data, or raise the limits of `task` if all were too long")
+
+
+def count(tables: Tables, fitting: Tables) -> dict[str, float]:
+    """Rows of each table, of each split of the prompts, and rows left out as too long; how many demonstrations are right."""
+    splits = Counter(row["split"] for row in fitting["prompts"])
+    figures: dict[str, float] = {f"rows/{table}": len(rows) for table, rows in fitting.items()}
+    figures |= {f"rows/prompts_{split}": number for split, number in splits.items()}
+    figures |= {f"dropped/{table}": len(tables[table]) - len(fitting[table]) for table in tables}
+    judged = [row["right"] for row in fitting["demonstrations"] if "right" in row]
+    return figures | ({"right_demonstrations": sum(judged) / len(judged)} if judged else {})
+
+
+def write_rows(path: Path, rows: list[Row], columns: tuple[str, ...]) -> None:
+    """Parquet with text columns: an empty table, or a column of nulls, keeps its type."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([(column, pyarrow.string()) for column in columns])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+
+
+if __name__ == "__main__":
+    run(PrepareDataConfig, prepare)

@@ -1,0 +1,162 @@
+"""Where the data comes from: a sources file names a generator, files or hub data sets, each pinned to its content.
+
+A file outside the repository is no dependency DVC could watch, so its sha256 stands in the sources file; a hub data set has the
+commit of its repository. What is not pinned is refused.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from tasks.core.config import Config
+from tasks.core.errors import InputError
+from tasks.core.files import Row, read_json, read_jsonl, read_table
+from tasks.data.formats import Example, FieldName, answer_after, read_examples
+from tasks.data.generate import GenerateConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences"]
+
+
+class DataSet(Config):
+    """One file, or one split of a hub data set, and the tables it feeds."""
+
+    tables: list[Table]
+    file: str | None = None  # .jsonl, .json or .parquet; ${VARIABLE} is replaced
+    sha256: str | None = None
+    hub: str | None = None  # owner/name
+    revision: str | None = None
+    subset: str | None = None
+    hub_split: str = "train"
+    split: Literal["train", "test"] | None = None  # what the file is; null: each row by hash of its query
+    columns: dict[FieldName, str] = Field(default_factory=dict)
+    answer_after: str | None = None  # the reference is what follows this in the answer
+    drop_empty: bool = False  # leave out, and count, rows without a text where one belongs
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """What it is called, and the pin of its content."""
+        return (self.file, self.sha256 or "") if self.file else (self.hub or "", self.revision or "")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("name either a `file` or a `hub` data set")
+        if self.hub and not self.revision:
+            raise ValueError(f"{self.hub} needs a `revision`, the commit of its repository")
+        return self
+
+
+class SourcesConfig(Config):
+    """A file of data/sources: the instructions in use, and what the tables are made of."""
+
+    namespace = "sources"
+
+    instructions: str
+    generate: GenerateConfig | None = None
+    sets: dict[str, DataSet] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.generate is None) == (self.sets is None):
+            raise ValueError("name either what to `generate` or the `sets` to read")
+        return self
+
+
+class InstructionsConfig(Config):
+    """A file of data/instructions: candidate instructions by id, and which one prompts are written with."""
+
+    namespace = "instructions"
+
+    default: str
+    texts: dict[str, str]
+
+    @model_validator(mode="after")
+    def _default_is_there(self) -> Self:
+        if self.default not in self.texts:
+            raise ValueError(f"default `{self.default}` is not among the texts: {', '.join(self.texts)}")
+        return self
+
+
+class LoadedSet(NamedTuple):
+    """A data set that has been read; without_text: rows left out because a text was empty."""
+
+    config: DataSet
+    examples: list[Example]
+    without_text: int
+
+
+def read_sets(config: SourcesConfig, path: Path, tokenizer: "PreTrainedTokenizerBase | None") -> list[LoadedSet]:
+    """Every data set of the sources file at `path`. Raises InputError for what is missing, changed or not as described."""
+    loaded = []
+    for name, data_set in (config.sets or {}).items():
+        where = f"{path}: sources.sets.{name}"
+        if data_set.hub:
+            origin, rows = f"{data_set.hub}@{data_set.revision}", _from_hub(data_set, where)
+        else:
+            file = _pinned(data_set, where)
+            origin, rows = str(file), _read(file)
+        examples = read_examples(rows, origin, name, data_set.columns, tokenizer, data_set.drop_empty)
+        without_text = len(rows) - len(examples)
+        if data_set.answer_after:
+            examples = [answer_after(example, data_set.answer_after, origin) for example in examples]
+        loaded.append(LoadedSet(data_set, examples, without_text))
+    return loaded
+
+
+def _pinned(data_set: DataSet, where: str) -> Path:
+    """The file, once its content is known to be what the sources file says."""
+    file = Path(_expand(data_set.file or "", where))
+    if not file.is_file():
+        raise InputError(f"{where}: {file} is missing")
+    with file.open("rb") as stream:
+        actual = hashlib.file_digest(stream, "sha256").hexdigest()
+    if data_set.sha256 is None:
+        raise InputError(f"{where}: {file} is not pinned; add `sha256: {actual}`")
+    if data_set.sha256 != actual:
+        raise InputError(f"{where}: {file} is not the pinned file; if the change is wanted, write `sha256: {actual}`")
+    return file
+
+
+def _expand(text: str, where: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise InputError(f"{where}: ${{{match[1]}}} is not set; set it with `export {match[1]}=<folder>`")
+        return os.environ[match[1]]
+
+    return re.sub(r"\${(\w+)}", value, text)
+
+
+def _read(file: Path) -> list[Row]:
+    match file.suffix:
+        case ".jsonl":
+            return read_jsonl(file)
+        case ".parquet":
+            return read_table(file)
+        case ".json":
+            rows = read_json(file)
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise InputError(f"{file}: expected a list of objects with named columns")
+            return rows
+    raise InputError(f"{file}: `{file.suffix}` is not known; give .jsonl, .json or .parquet")
+
+
+def _from_hub(data_set: DataSet, where: str) -> list[Row]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(data_set.hub, data_set.subset, split=data_set.hub_split, revision=data_set.revision)
+    except Exception as error:  # offline, unknown name, unknown revision: each library layer raises its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(
+            f"{where}: {data_set.hub} at {data_set.revision} cannot be loaded ({reason}); "
+            "without network, save it as a file and name the `file`"
+        ) from None
+    return list(loaded)

@@ -1,0 +1,104 @@
+"""The rows of the four tables, from the generator or from data sets, with their prompts written out."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from tasks.core.errors import InputError
+from tasks.core.files import Row
+from tasks.data.formats import Example
+from tasks.data.generate import GenerateConfig, Generator
+from tasks.data.sources import InstructionsConfig, LoadedSet, Table
+from tasks.data.splits import Split, split_of
+from tasks.models.text import render
+
+Tables: TypeAlias = dict[Table, list[Row]]
+
+COLUMNS: dict[Table, tuple[str, ...]] = {
+    "corpus": ("text",),
+    "demonstrations": ("id", "query", "instruction_id", "prompt", "completion"),
+    "prompts": ("id", "query", "prompt", "answer", "solution", "mistake", "kind", "split"),
+    "preferences": ("id", "prompt", "chosen", "rejected", "split"),
+}
+
+
+def generated(config: GenerateConfig, instructions: InstructionsConfig, seed: int, max_rows: int | None) -> Tables:
+    """The embedded default. Demonstrations carry `right`, whether their answer is; it is no column of the table."""
+    generator = Generator(instructions.texts, instructions.default, seed)
+    return {
+        "prompts": generator.prompts(at_most(config.prompts.model_dump(), max_rows)),  # first: the others avoid them
+        "demonstrations": generator.demonstrations(min(config.demonstrations, max_rows or config.demonstrations)),
+        "corpus": generator.corpus(min(config.corpus, max_rows or config.corpus)),
+        "preferences": [],
+    }
+
+
+def collected(data_sets: Iterable[LoadedSet], instruction: str, max_rows: int | None) -> Tables:
+    """What the data sets hold, each row on the side its query belongs to; demonstrations follow `instruction`."""
+    tables: Tables = {table: [] for table in COLUMNS}
+    for data_set in data_sets:
+        for table in data_set.config.tables:
+            rows = (_row(table, example, _side(example, data_set)) for example in data_set.examples)
+            tables[table] += [row for row in rows if row is not None]
+    for row in tables["demonstrations"]:
+        row["instruction_id"] = instruction
+    return {table: _first(rows, max_rows) for table, rows in tables.items()}
+
+
+def add_prompts(tables: Tables, instructions: InstructionsConfig, prompt_format: str) -> None:
+    """Every query with its instruction, the default one where a row names none."""
+    for row in (row for table in ("demonstrations", "prompts", "preferences") for row in tables[table]):
+        instruction = instructions.texts[row.get("instruction_id", instructions.default)]
+        row["prompt"] = render(row["query"], instruction, prompt_format)
+
+
+def training_text(tables: Tables) -> list[str]:
+    """What a tokenizer may learn from: nothing that is held out."""
+    demonstrations = [row["prompt"] + row["completion"] for row in tables["demonstrations"]]
+    prompts = [row["prompt"] for row in tables["prompts"] if row["split"] == "train"]
+    return [row["text"] for row in tables["corpus"]] + demonstrations + prompts
+
+
+def at_most(counts: dict[str, int], limit: int | None) -> dict[str, int]:
+    """The counts scaled down to `limit` in total, at least 1 of each."""
+    total = sum(counts.values())
+    return counts if limit is None or total <= limit else {key: max(1, count * limit // total) for key, count in counts.items()}
+
+
+def _side(example: Example, data_set: LoadedSet) -> Split:
+    """Running text asks nothing that could be held out."""
+    given = data_set.config.split
+    return split_of(example.query, given) if example.query else given or "train"
+
+
+def _row(table: Table, example: Example, split: Split) -> Row | None:
+    """The example as a row of this table; None if it is held out and the table is for training only."""
+    match table:
+        case "corpus":
+            text = example.text or f"{example.query}\n{_need(example, 'completion', table)}"
+            return {"text": text} if split == "train" else None
+        case "demonstrations":
+            row = {"id": example.id, "query": _need(example, "query", table), "completion": _need(example, "completion", table)}
+            return row if split == "train" else None
+        case "prompts":
+            known = {"answer": example.answer, "solution": example.completion, "mistake": None, "kind": example.kind}
+            return {"id": example.id, "query": _need(example, "query", table), **known, "split": split}
+        case "preferences":
+            pair = {field: _need(example, field, table) for field in ("query", "chosen", "rejected")}
+            return {"id": example.id, **pair, "split": "train" if split == "train" else "test"}
+
+
+def _need(example: Example, field: str, table: Table) -> str:
+    value = getattr(example, field)
+    if not value:
+        raise InputError(f"{example.id}: table {table} needs a {field}; name its column in `columns` of the sources file")
+    return str(value)
+
+
+def _first(rows: list[Row], limit: int | None) -> list[Row]:
+    """The first rows of each split, in the proportion of the splits."""
+    by_split: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_split[row.get("split", "train")].append(row)
+    counts = at_most({split: len(group) for split, group in by_split.items()}, limit)
+    return [row for split, group in by_split.items() for row in group[: counts[split]]]

@@ -1,0 +1,80 @@
+"""The layout of text as tokens, in one place, so that training, sampling and scoring see the same sequence.
+
+    <bos> prompt … completion … <eos>
+
+A prompt is a query and an instruction in the format of `task.prompt_format`; a completion is what the model writes. The two are
+encoded apart: the border between them is then the same whether the completion is known or still to be sampled.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt, field_validator
+
+from tasks.core.config import Config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TaskConfig(Config):
+    """params.yaml: task. What every stage that samples or scores must agree on."""
+
+    namespace = "task"
+
+    prompt_format: str
+    max_prompt_tokens: PositiveInt
+    max_new_tokens: PositiveInt
+    verifier: Literal["number", "exact"]
+
+    @field_validator("prompt_format")
+    @classmethod
+    def _names_the_query(cls, value: str) -> str:
+        unknown = set(re.findall(r"{(\w*)}", value)) - {"query", "instruction"}
+        if unknown:
+            raise ValueError(f"{{{unknown.pop()}}} is not known; write {{query}} and {{instruction}}")
+        if "{query}" not in value:
+            raise ValueError("it must contain {query}")
+        return value
+
+
+def render(query: str, instruction: str, prompt_format: str) -> str:
+    """The prompt. Braces inside the query or the instruction stay as they are."""
+    parts = {"query": query, "instruction": instruction}
+    return re.sub(r"{(query|instruction)}", lambda match: parts[match[1]], prompt_format)
+
+
+def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
+    """Token ids with exactly one bos in front, if the tokenizer has one.
+
+    Only a chat template writes control tokens into a prompt; anyone else's "</s>" is five harmless characters.
+    """
+    ids = _encode(tokenizer, prompts, plain=not tokenizer.chat_template)
+    bos = tokenizer.bos_token_id
+    return ids if bos is None else [row if row[:1] == [bos] else [bos, *row] for row in ids]
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
+    return encode_prompts(tokenizer, [prompt])[0]
+
+
+def encode_completions(tokenizer: "PreTrainedTokenizerBase", completions: Sequence[str]) -> list[list[int]]:
+    """Token ids without special tokens, then eos."""
+    return [[*row, tokenizer.eos_token_id] for row in _encode(tokenizer, completions, plain=True)]
+
+
+def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
+    return encode_completions(tokenizer, [completion])[0]
+
+
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of these tokens, special tokens left out and nothing tidied up."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], plain: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    options = {"add_special_tokens": False, "split_special_tokens": plain, "return_attention_mask": False, "verbose": False}
+    return [list(row) for row in tokenizer(list(texts), **options)["input_ids"]]

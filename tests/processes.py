@@ -1,0 +1,149 @@
+"""Stages as real processes, without paying their imports each time.
+
+`python -m module` spends seconds on torch, transformers and mlflow. A nursery process imports them once and forks; the child
+is a process of its own, in its own folder, and may be killed, starved or refused like any other.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "REALIGN_", "HF_"))} | {
+    "PYTHONPATH": str(REPO),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",  # no test asks the internet
+    "GIT_CEILING_DIRECTORIES": "/",  # the temporary folder belongs to no repository
+}
+NURSERY = """
+import atexit, gc, json, os, runpy, sys, traceback
+import tasks  # turns telemetry off, as a stage does before anything else
+import alembic.command, mlflow, mlflow.store.tracking.sqlalchemy_store, pyarrow.dataset, ruamel.yaml, torch, transformers
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+def become(job):
+    os.chdir(job["folder"])
+    os.environ.update(job["environment"])
+    for number, path in enumerate((os.devnull, job["stdout"], job["stderr"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
+    sys.argv = job["command"]
+    sys.path.insert(0, job["folder"])
+    try:
+        if sys.argv[0].endswith(".py"):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking the interpreter down would cost more than the stage
+
+def watch(job):
+    child = os.fork()
+    if child == 0:
+        become(job)
+    with open(job["pid"], "w") as stream:
+        stream.write(f"{child}\\n")
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with open(job["code"], "w") as stream:
+        stream.write(f"{code}\\n")
+    os._exit(0)
+
+gc.freeze()
+for line in sys.stdin:
+    job = json.loads(line)
+    if os.fork() == 0:
+        watch(job)
+    while True:  # watchers that are done
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                break
+        except ChildProcessError:
+            break
+"""
+
+
+@dataclass
+class Done:
+    """How a process ended. code: its exit code, or minus the signal that killed it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Running:
+    """A started process."""
+
+    def __init__(self, papers: Path):
+        self.papers = papers
+        self.pid = int(self._read("pid"))
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return (self.papers / "stdout").read_text()
+
+    def alive(self) -> bool:
+        return not (self.papers / "code").exists()
+
+    def send(self, signum: signal.Signals) -> None:
+        os.kill(self.pid, signum)
+
+    def wait(self) -> Done:
+        code = int(self._read("code"))
+        return Done(code, self.output(), (self.papers / "stderr").read_text())
+
+    def _read(self, name: str, seconds: float = 120.0) -> str:
+        """The line the watcher writes."""
+        deadline = time.monotonic() + seconds
+        while not ((file := self.papers / name).exists() and (text := file.read_text()).endswith("\n")):
+            assert time.monotonic() < deadline, f"no {name} after {seconds:.0f} s in {self.papers}"
+            time.sleep(0.002)
+        return text
+
+
+class Nursery:
+    """Starts processes; any number may run at a time."""
+
+    def __init__(self) -> None:
+        self.papers = tempfile.TemporaryDirectory()
+        self.process = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+    def start(self, folder: Path, command: str, **environment: str) -> Running:
+        """command: `tasks.algorithms.ppo --seed 0`, or `script.py`."""
+        papers = Path(tempfile.mkdtemp(dir=self.papers.name))
+        files = {name: str(papers / name) for name in ("stdout", "stderr", "pid", "code")}
+        (papers / "stdout").touch()
+        (papers / "stderr").touch()
+        job = {"folder": str(folder), "command": command.split(), "environment": environment, **files}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return Running(papers)
+
+    def run(self, folder: Path, command: str, **environment: str) -> Done:
+        return self.start(folder, command, **environment).wait()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.papers.cleanup()
+
+
+def python(folder: Path, *arguments: str, **environment: str) -> Done:
+    """The plain way, with its start-up: `python <arguments>` in the folder."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

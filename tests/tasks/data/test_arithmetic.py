@@ -1,0 +1,109 @@
+"""Stories and solutions, checked by a reader of their own: the text alone must give the answer."""
+
+import re
+from fractions import Fraction
+
+import pytest
+
+from tasks.core.seeds import stream
+from tasks.data.arithmetic import BOOK, Book, make_problem, make_sums
+from tasks.data.crowds import kind_weights, solve
+
+BOOK_ = Book.load(BOOK)
+
+
+def read_story(text: str) -> int:
+    """The answer of a story, from its sentences; what has nothing to do with the things asked for is passed over."""
+    *told, question = re.split(r"(?<=[.?]) ", text)
+    asked = re.search(r"How many (\w+)", question)[1]
+    current = 0
+    for sentence in told:
+        numbers = [int(number) for number in re.findall(r"\d+", sentence)]
+        if re.search(r"years|miles|minutes", sentence) or (numbers and _thing(sentence) not in (asked, None)):
+            continue
+        if re.search(r"boxes|bags", sentence):
+            current = numbers[0] * numbers[1]
+        elif re.search(r"doubles|twice", sentence):
+            current *= 2
+        elif re.search(r"buys|gives \w+ \d+ more|finds|gets", sentence):
+            current += numbers[0]
+        elif re.search(r"gives \d+ to|loses|takes|sells", sentence):
+            current -= numbers[0]
+        else:
+            current = numbers[0]
+    return current
+
+
+def _thing(sentence: str) -> str | None:
+    return next((thing for thing in BOOK_.things if thing in sentence), None)
+
+
+@pytest.mark.parametrize("kind", BOOK_.kinds)
+def test_the_story_gives_the_answer(kind: str) -> None:
+    rng = stream(0, kind)
+    for _ in range(300):
+        problem = make_problem(BOOK_, kind, rng)
+        assert read_story(problem.text) == problem.answer, problem.text
+        assert len(problem.steps) in BOOK_.kinds[kind].steps
+        assert (problem.irrelevant is not None) == BOOK_.kinds[kind].irrelevant
+        assert all(step.value >= 0 for step in problem.steps)
+
+
+def check_equations(text: str) -> None:
+    """Every a+b=c in the text holds; chains by the usual left-to-right reading of a running total."""
+    for left, right in re.findall(r"([\d+*-]+)=(\d+)", text):
+        total = Fraction(0)
+        sign = "+"
+        for part in re.findall(r"\d+|[-+*]", left):
+            if part in "+-*":
+                sign = part
+            else:
+                total = {"+": total + int(part), "-": total - int(part), "*": total * int(part)}[sign]
+        assert total == int(right), text
+
+
+@pytest.mark.parametrize("crowd", BOOK_.crowds)
+def test_without_noise_every_solution_is_right(crowd: str) -> None:
+    rng = stream(1, crowd)
+    for kind in BOOK_.kinds:
+        for _ in range(100):
+            problem = make_problem(BOOK_, kind, rng)
+            text, answer = solve(BOOK_, problem, crowd, rng, noise=0.0)
+            assert answer == problem.answer
+            assert text.endswith(f"#### {problem.answer}")
+            check_equations(text)
+
+
+def test_the_written_answer_is_the_reported_one() -> None:
+    rng = stream(2)
+    for _ in range(500):
+        crowd = rng.choice(list(BOOK_.crowds))
+        problem = make_problem(BOOK_, rng.choice(list(BOOK_.kinds)), rng)
+        text, answer = solve(BOOK_, problem, crowd, rng, noise=4.0)
+        assert text.endswith(f"#### {answer}")
+        assert 0 <= answer <= 1009  # 999, and the largest slip
+
+
+def test_crowds_err_where_a_kind_is_unfamiliar() -> None:
+    rng = stream(3)
+
+    def right(crowd: str, kind: str) -> float:
+        problems = [make_problem(BOOK_, kind, rng) for _ in range(400)]
+        return sum(solve(BOOK_, problem, crowd, rng).answer == problem.answer for problem in problems) / len(problems)
+
+    assert right("steps", "three") > right("steps", "extra") + 0.2
+    assert right("facts", "extra") > right("facts", "three") + 0.2
+
+
+def test_kind_weights_are_shares() -> None:
+    for crowd in BOOK_.crowds:
+        assert sum(kind_weights(BOOK_, crowd).values()) == pytest.approx(1)
+        assert set(kind_weights(BOOK_, crowd)) == set(BOOK_.kinds)
+
+
+def test_sums_hold() -> None:
+    rng = stream(4)
+    for _ in range(200):
+        text = make_sums(BOOK_, rng)
+        check_equations(text)
+        assert text.count("=") == BOOK_.corpus.sums

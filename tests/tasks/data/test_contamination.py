@@ -1,0 +1,63 @@
+"""Held-out queries are found word for word and nearly, and nothing else is."""
+
+import random
+
+from tasks.data.contamination import FLOOR, HeldOut, N
+from tasks.data.splits import words
+
+QUERY = "Tom has 12 apples in a basket. Ann gives Tom 3 more apples, and then Tom eats 2 of them. How many apples has Tom now?"
+
+
+def test_the_same_words_are_the_same_whatever_the_layout() -> None:
+    held_out = HeldOut(["Something else entirely.", QUERY])
+    shouted = "  " + QUERY.upper().replace(",", " ").replace(" ", "\n ")
+    assert held_out.same(shouted) == [1]
+    assert held_out.near(shouted) == [(1, 1.0)]
+
+
+def test_a_query_inside_a_longer_text_is_near() -> None:
+    assert HeldOut([QUERY]).near(f"Question: {QUERY} 12+3=15. 15-2=13. #### 13") == [(0, 1.0)]
+    assert HeldOut([QUERY]).same(f"Question: {QUERY} #### 13") == []
+
+
+def test_one_more_word_is_near_and_other_numbers_are_not() -> None:
+    one_word = QUERY.replace("3 more apples", "3 more red apples")
+    [(row, share)] = HeldOut([QUERY]).near(one_word)
+    assert row == 0
+    assert 0.75 < share < 1
+    numbers = QUERY.replace("12", "11").replace("3", "5").replace("2 of", "4 of")
+    assert HeldOut([QUERY]).near(numbers) == []
+
+
+def test_signs_are_words_and_a_short_query_counts_as_a_whole() -> None:
+    held_out = HeldOut(["3+4"])
+    assert held_out.has("3 + 4")
+    assert not held_out.has("3-4")
+    assert not held_out.has("3+4=7 and so on and on")
+    assert not held_out.has("")
+
+
+def test_the_index_finds_what_comparing_everything_finds() -> None:
+    """The inverted index against the definition: random texts of few words, so that many overlap in part."""
+    rng = random.Random(0)
+    queries = [" ".join(rng.choices("abc", k=rng.randint(1, 14))) for _ in range(60)]
+    texts = [" ".join(rng.choices("abc", k=rng.randint(1, 30))) for _ in range(200)]
+    held_out = HeldOut(queries)
+    hits = 0
+    for text in texts:
+        slow = [(row, share(query, text)) for row, query in enumerate(queries)]
+        expected = [(row, value) for row, value in slow if value >= FLOOR]
+        hits += len(expected)
+        assert held_out.near(text) == expected
+    assert hits > 100
+
+
+def share(query: str, text: str) -> float:
+    """By the definition."""
+    wanted, found = grams(query), grams(text)
+    return len(wanted & found) / len(wanted) if wanted else 0.0
+
+
+def grams(text: str) -> set[tuple[str, ...]]:
+    tokens = words(text)
+    return {tuple(tokens[begin : begin + N]) for begin in range(len(tokens) - N + 1)}

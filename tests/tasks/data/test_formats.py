@@ -1,0 +1,131 @@
+"""Every known format from real rows, and one sentence for every way a row can be wrong."""
+
+from typing import Any
+
+import pytest
+
+from tasks.core.errors import InputError
+from tasks.core.files import Row
+from tasks.data.formats import Example, answer_after, fill, read_examples
+from tasks.models.tokenizer import train_tokenizer
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def read(*rows: Row, templates: Any = None, **options: Any) -> list[Example]:
+    return read_examples(list(rows), "file.jsonl", "set", templates or {}, options.pop("tokenizer", None), **options)
+
+
+def refused(*rows: Row, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        read(*rows, **options)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert sentence.startswith("file.jsonl")
+    return sentence
+
+
+def test_prompt_and_completion() -> None:
+    assert read({"prompt": "2+2?", "completion": "4"}) == [Example("set-0", query="2+2?", completion="4")]
+
+
+def test_prompt_chosen_rejected() -> None:
+    rows = [{"prompt": "2+2?", "chosen": "4", "rejected": "5", "by": "x"}, {"prompt": "1+1?", "chosen": "2", "rejected": "2"}]
+    assert read(*rows)[1] == Example("set-1", query="1+1?", chosen="2", rejected="2")  # equal sides are for the gate to find
+
+
+def test_dialogues_part_at_the_last_shared_answer() -> None:
+    shared = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: What is 2+2?\n\nAssistant:"
+    [example] = read({"chosen": shared + " It is 4.", "rejected": shared + " It is 5."})
+    assert example == Example("set-0", query=shared, chosen="It is 4.", rejected="It is 5.")
+
+
+def test_messages_as_a_plain_dialogue_and_by_chat_template() -> None:
+    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "2+2?"), ("assistant", "4")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    [plain] = read(row)
+    assert plain.query == "\n\nSystem: Be brief.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: 2+2?\n\nAssistant:"
+    assert plain.completion == "4"
+    tokenizer = train_tokenizer(["Hi"], 260)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    [templated] = read(row, tokenizer=tokenizer)
+    assert templated.query == "<system>Be brief.<user>Hi<assistant>Hello<user>2+2?<assistant>"
+    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
+    assert "chat template does not take these messages (no system role)" in refused(row, tokenizer=tokenizer)
+
+
+def test_alpaca_with_and_without_input() -> None:
+    rows = [
+        {"instruction": "Add.", "input": "2 and 2", "output": "4"},
+        {"instruction": "Say hi.", "input": "", "output": "hi"},
+        {"instruction": "Say ho.", "output": "ho"},
+    ]
+    assert [example.query for example in read(*rows)] == ["Add.\n2 and 2", "Say hi.", "Say ho."]
+
+
+def test_templates_make_any_columns_fit_and_add_to_known_ones() -> None:
+    row = {"question": "2+2?", "equation": "2+2", "answer": 4.0, "type": "sum"}
+    columns = {
+        "query": "{question}",
+        "completion": "{equation} = {answer}\n#### {answer}",
+        "answer": "{answer}",
+        "kind": "{type}",
+    }
+    assert read(row, templates=columns) == [Example("set-0", "2+2?", "2+2 = 4\n#### 4", "4", "sum")]
+    [example] = read({"prompt": "2+2?", "completion": "four", "n": 4}, templates={"answer": "{n}"})
+    assert (example.query, example.completion, example.answer) == ("2+2?", "four", "4")
+    assert read({"story": "Once."}, templates={"text": "{story}"}) == [Example("set-0", text="Once.")]
+
+
+def test_templates_insert_text_and_never_evaluate_it() -> None:
+    assert fill("{a}", {"a": "{b} {a.__class__} %s {0}"}) == "{b} {a.__class__} %s {0}"
+    assert fill("{a.__class__}{a[0]}{}{a!r}", {"a": "x"}) == "{a.__class__}{a[0]}{}{a!r}"
+    assert fill("{a} {b} {c}", {"a": 504.0, "b": 4.28, "c": None}) == "504 4.28 "
+
+
+def test_the_answer_after_a_marker() -> None:
+    example = Example("set-3", query="q", answer="1+1 = 2\n#### 2")
+    assert answer_after(example, "####", "file.jsonl").answer == "2"
+    with pytest.raises(InputError, match=r"file\.jsonl, set-3: the answer has no '==>'"):
+        answer_after(example, "==>", "file.jsonl")
+
+
+def test_no_rows() -> None:
+    assert refused() == "file.jsonl holds no rows; a data set needs at least one"
+
+
+def test_unknown_columns_name_the_nearest() -> None:
+    assert "no column `completion`; did you mean `completoin`?" in refused({"prompt": "a", "completoin": "b"})
+    assert "the sources file names the columns in `columns`" in refused({"a": 1, "b": 2})
+
+
+def test_a_column_missing_in_one_row() -> None:
+    sentence = refused({"prompt": "a", "completion": "b"}, {"prompt": "a", "compl": "b"})
+    assert sentence == "file.jsonl, row 1: no column `completion`; did you mean `compl`?"
+    sentence = refused({"question": "a"}, templates={"query": "{qestion}"})
+    assert sentence == "file.jsonl, row 0: no column `qestion`; did you mean `question`?"
+
+
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_empty_text_is_refused_or_left_out(field: str) -> None:
+    good = {"prompt": "a", "completion": "b"}
+    empty = good | {field: " \n"}
+    name = {"prompt": "query"}.get(field, field)
+    assert refused(good, empty).startswith(f"file.jsonl, row 1: the {name} is empty;")
+    assert [example.id for example in read(good, empty, good, drop_empty=True)] == ["set-0", "set-2"]
+
+
+def test_wrong_types_and_roles() -> None:
+    assert refused({"prompt": "a", "completion": 3}) == "file.jsonl, row 0: `completion` must be text, found 3"
+    assert "must be a list of {role, content}" in refused({"messages": "hi"})
+    user, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
+    assert "unknown role 'asistant'; did you mean `assistant`?" in refused({"messages": [user, answer | {"role": "asistant"}]})
+    for turns in ([], [user], [answer], [user, answer, user], [answer, answer]):
+        assert "must end with a turn of the user and the assistant's answer" in refused({"messages": turns})
+    assert "no column `content`" in refused({"messages": [{"role": "user"}, answer]})
+
+
+def test_dialogues_that_share_nothing() -> None:
+    assert "do not begin with the same dialogue" in refused({"chosen": "Yes", "rejected": "No"})
