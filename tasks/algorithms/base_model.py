@@ -21,6 +21,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.stage import Stage, run
 from tasks.models.batch import collate
+from tasks.models.external import pinned
 from tasks.models.language import build_model, load_model, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import encode_completions
@@ -49,14 +50,14 @@ class BaseModelConfig(Config):
 
 def make_model(config: BaseModelConfig, tokenizer: Any, stage: Stage) -> Any:
     if config.source != "config":
-        model = load_model(config.source, stage.device, config.revision)
+        source = pinned(config.source, config.revision, config.namespace, "source")
+        model = load_model(source, stage.device, config.revision)
+        if load_tokenizer(source, config.revision).get_vocab() != tokenizer.get_vocab():
+            raise InputError(
+                f"models/tokenizer is not that of {config.source}; set `prepare_data.tokenizer` to the same source"
+            )
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))  # a pad token was added
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise InputError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.source} only {model.config.vocab_size}; "
-                "set `prepare_data.tokenizer` to the model's own"
-            )
         model.config.pad_token_id = tokenizer.pad_token_id
         return model
     shape = config.model_dump(include={

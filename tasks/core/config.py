@@ -6,7 +6,7 @@ a sentence that names the key and the nearest known one.
 
 import difflib
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -109,9 +109,10 @@ def _known_keys(cls: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Keys of the (possibly nested) config at this location."""
     for part in location:
         field = cls.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            cls = annotation
+        nested = field.annotation if field else None
+        for candidate in (nested, *get_args(nested)):  # a model, or a dict or list of them
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                cls = candidate
     return list(cls.model_fields)
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,12 +31,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
 
 
-def write_table(path: Path, rows: list[Row]) -> None:
+def write_table(path: Path, rows: list[Row], text_columns: Sequence[str] | None = None) -> None:
+    """Parquet. text_columns: exactly these, as text; an empty table, or a column of nulls, then keeps its type."""
     import pyarrow
     import pyarrow.parquet
 
+    schema = pyarrow.schema([(column, pyarrow.string()) for column in text_columns]) if text_columns else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 
 
 def read_table(path: Path) -> list[Row]:
@@ -54,18 +57,31 @@ def read_table(path: Path) -> list[Row]:
 def read_jsonl(path: Path) -> list[Row]:
     """Rows of a JSONL file; a broken line is refused as file:line."""
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}:{number}: not UTF-8 (byte {error.start}); convert the file") from None
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from None
             if not isinstance(row, dict):
                 raise InputError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
             rows.append(row)
     return rows
+
+
+def expand_variables(text: str, where: str) -> str:
+    """${NAME} becomes the environment variable; one that is not set is refused. where: file and key, for the sentence."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise InputError(f"{where}: ${{{match[1]}}} is not set; set it with `export {match[1]}=<folder>`")
+        return os.environ[match[1]]
+
+    return re.sub(r"\${(\w+)}", value, text)
 
 
 def digest(path: Path) -> str:

@@ -83,7 +83,7 @@ class Stage:
         assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
         found = Path(path)
         if not found.exists():
-            raise InputError(f"{path} is missing; `dvc repro {self.name}` makes it, `dvc pull` fetches it")
+            raise InputError(f"{path} is missing; if a stage makes it, `dvc repro` or `dvc pull` brings it")
         self._deps[path] = digest(found)
         return found
 

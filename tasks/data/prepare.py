@@ -4,19 +4,19 @@ Nothing is cleaned in silence: what cannot be used is refused, what is too long 
 """
 
 from collections import Counter
-from pathlib import Path
 from typing import Literal
 
 from pydantic import PositiveInt
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row, write_json
+from tasks.core.files import write_json, write_table
 from tasks.core.stage import Stage, run
 from tasks.data.arithmetic import BOOK
 from tasks.data.lengths import fit
 from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets
 from tasks.data.tables import COLUMNS, Tables, add_prompts, collected, generated, training_text
+from tasks.models.external import pinned
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import load_tokenizer, train_tokenizer
 
@@ -39,7 +39,10 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     path = stage.dep(config.sources)
     sources = SourcesConfig.load(path)
     instructions = InstructionsConfig.load(stage.dep(sources.instructions))
-    tokenizer = load_tokenizer(config.tokenizer, config.tokenizer_revision) if config.tokenizer else None
+    tokenizer = None
+    if config.tokenizer:
+        source = pinned(config.tokenizer, config.tokenizer_revision, config.namespace, "tokenizer")
+        tokenizer = load_tokenizer(source, config.tokenizer_revision)
 
     data_sets = read_sets(sources, path, tokenizer)
     if sources.generate:
@@ -60,7 +63,7 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     stage.record(**count(tables, fitting), **{"dropped/without_text": without_text}, vocab_size=len(tokenizer))
     for table, rows in fitting.items():
         rows = [{column: row[column] for column in COLUMNS[table]} for row in rows]
-        write_rows(stage.out(f"data/prepared/{table}.parquet"), rows, COLUMNS[table])
+        write_table(stage.out(f"data/prepared/{table}.parquet"), rows, COLUMNS[table])
         stage.table(table, rows[:20])
     texts = [{"id": id, "text": text} for id, text in instructions.texts.items()]
     write_json(stage.out("data/prepared/instructions.json"), {"default": instructions.default, "instructions": texts})
@@ -86,15 +89,6 @@ def count(tables: Tables, fitting: Tables) -> dict[str, float]:
     figures |= {f"dropped/{table}": len(tables[table]) - len(fitting[table]) for table in tables}
     judged = [row["right"] for row in fitting["demonstrations"] if "right" in row]
     return figures | ({"right_demonstrations": sum(judged) / len(judged)} if judged else {})
-
-
-def write_rows(path: Path, rows: list[Row], columns: tuple[str, ...]) -> None:
-    """Parquet with text columns: an empty table, or a column of nulls, keeps its type."""
-    import pyarrow
-    import pyarrow.parquet
-
-    schema = pyarrow.schema([(column, pyarrow.string()) for column in columns])
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 
 
 if __name__ == "__main__":

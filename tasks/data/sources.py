@@ -5,8 +5,6 @@ commit of its repository. What is not pinned is refused.
 """
 
 import hashlib
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
@@ -14,7 +12,7 @@ from pydantic import Field, model_validator
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row, read_json, read_jsonl, read_table
+from tasks.core.files import Row, expand_variables, read_json, read_jsonl, read_table
 from tasks.data.formats import Example, FieldName, answer_after, read_examples
 from tasks.data.generate import GenerateConfig
 
@@ -112,7 +110,7 @@ def read_sets(config: SourcesConfig, path: Path, tokenizer: "PreTrainedTokenizer
 
 def _pinned(data_set: DataSet, where: str) -> Path:
     """The file, once its content is known to be what the sources file says."""
-    file = Path(_expand(data_set.file or "", where))
+    file = Path(expand_variables(data_set.file or "", where))
     if not file.is_file():
         raise InputError(f"{where}: {file} is missing")
     with file.open("rb") as stream:
@@ -122,15 +120,6 @@ def _pinned(data_set: DataSet, where: str) -> Path:
     if data_set.sha256 != actual:
         raise InputError(f"{where}: {file} is not the pinned file; if the change is wanted, write `sha256: {actual}`")
     return file
-
-
-def _expand(text: str, where: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise InputError(f"{where}: ${{{match[1]}}} is not set; set it with `export {match[1]}=<folder>`")
-        return os.environ[match[1]]
-
-    return re.sub(r"\${(\w+)}", value, text)
 
 
 def _read(file: Path) -> list[Row]:

@@ -76,7 +76,7 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     if config.judge == "verifier" and any(prompt.answer is None for prompt in prompts):
         raise InputError("the test prompts have no answers to verify; set `evaluate.judge` to reward_model")
     policies = stage.dep("models/policy")
-    verdict = read_json(stage.dep("reports/validate_data") / "verdict.json")
+    verdicts = [read_json(stage.dep(f"reports/{gate}") / "verdict.json") for gate in ("validate_data", "validate_preferences")]
     upstream = {name: read_json(stage.dep(f"reports/{name}") / "metrics.json") for name in ("reward_model", "prompt_oirl")}
 
     folders = {"sft": Path("models/sft")}
@@ -89,7 +89,12 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     figures = {name: figures_of(answers, prompts, task.verifier) for name, answers in written.items()}
     for name in folders.keys() - {"sft"}:
         figures[name] |= against(written["sft"], written[name], prompts, config, task.verifier, stage.seed)
-    metrics: dict[str, Any] = {"contaminated": int(verdict["contaminated"]), "sft": figures["sft"], **upstream, "policy": {}}
+    metrics: dict[str, Any] = {
+        "contaminated": int(any(verdict["contaminated"] for verdict in verdicts)),
+        "sft": figures["sft"],
+        **upstream,
+        "policy": {},
+    }
     for algorithm, seed in policy_matrix():
         metrics["policy"].setdefault(algorithm, {})[str(seed)] = figures[f"policy.{algorithm}.{seed}"]
     stage.record(**{key: value for key, value in flatten(metrics).items() if not key.startswith(tuple(upstream))})
@@ -135,11 +140,11 @@ def figures_of(answers: Answers, prompts: list[Prompt], verifier: str) -> dict[s
         "eos_rate": _mean(answers.finished),
         "distinct_bigrams": distinct_bigrams(answers.sampled),
     }
-    right = verdicts(answers.greedy, prompts, verifier)
+    right = judged(answers.greedy, prompts, verifier)
     if None not in right:
         accuracy, low, high = wilson(sum(map(bool, right)), len(right))
         figures |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-        figures["sampled_accuracy"] = _mean([bool(verdict) for verdict in verdicts(answers.sampled, prompts, verifier)])
+        figures["sampled_accuracy"] = _mean([bool(verdict) for verdict in judged(answers.sampled, prompts, verifier)])
     return _rounded(figures)
 
 
@@ -148,8 +153,8 @@ def against(
 ) -> dict[str, float]:
     """Win rate and KL of a policy, with intervals."""
     if config.judge == "verifier":
-        ours: list[float] = [float(bool(verdict)) for verdict in verdicts(policy.greedy, prompts, verifier)]
-        theirs: list[float] = [float(bool(verdict)) for verdict in verdicts(sft.greedy, prompts, verifier)]
+        ours: list[float] = [float(bool(verdict)) for verdict in judged(policy.greedy, prompts, verifier)]
+        theirs: list[float] = [float(bool(verdict)) for verdict in judged(sft.greedy, prompts, verifier)]
     else:
         ours, theirs = policy.greedy_scores, sft.greedy_scores
     wins = [0.5 if a == b else float(a > b) for a, b in zip(ours, theirs, strict=True)]
@@ -162,7 +167,7 @@ def against(
     })  # fmt: skip
 
 
-def verdicts(texts: list[str], prompts: list[Prompt], verifier: str) -> list[bool | None]:
+def judged(texts: list[str], prompts: list[Prompt], verifier: str) -> list[bool | None]:
     return [is_correct(text, prompt.answer, verifier) for text, prompt in zip(texts, prompts, strict=True)]
 
 

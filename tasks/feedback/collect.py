@@ -66,6 +66,7 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
     prompts = [row for row in read_table(stage.dep("data/prepared/prompts.parquet")) if row["split"] == "train"]
     prompts = prompts[: config.num_prompts]
+    held_out = {row["prompt"] for row in prompts[: config.held_out_prompts]}
     if any(row["answer"] is None for row in prompts):
         raise InputError("the simulated annotator needs prompts with an answer; set collect_preferences.source to dataset")
     pieces = [prompts[i : i + PROMPTS_AT_ONCE] for i in range(0, len(prompts), PROMPTS_AT_ONCE)]
@@ -75,7 +76,7 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
             policy,
             tokenizer,
             [encode_prompt(tokenizer, row["prompt"]) for row in piece],
-            max_new_tokens=task.max_new_tokens,
+            max_new_tokens=task.max_new_tokens - 1,  # a sample that is cut off still has room for end-of-text as a pair
             temperature=config.temperature,
             generator=seeds.generator(stage.seed, "samples", number),
             group_size=config.samples_per_prompt,
@@ -85,8 +86,7 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
             begin = index * config.samples_per_prompt
             samples = completions[begin : begin + config.samples_per_prompt]
             candidates = [judge(decode(tokenizer, ids), len(ids), row, task.verifier, config) for ids in samples]
-            position = number * PROMPTS_AT_ONCE + index
-            split = "test" if position < config.held_out_prompts else "train"
+            split = "test" if row["prompt"] in held_out else "train"
             for better, worse in questions(row, candidates, tokenizer, task.verifier, config, stage.seed):
                 pairs.append(ask(row, better, worse, split, len(pairs), config, stage.seed))
     if not pairs:

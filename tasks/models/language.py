@@ -33,12 +33,19 @@ def build_model(tokenizer: Any, seed: int, **shape: Any) -> Any:
 def load_model(source: str | Path, device: str = "cpu", revision: str | None = None) -> Any:
     """A model from a folder or the hub: safetensors only, no remote code. Raises InputError with one sentence."""
     check_model_folder(source, revision)
+    folder = Path(source).is_dir()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, trust_remote_code=False, use_safetensors=True, dtype="float32"
+            source, revision=None if folder else revision, trust_remote_code=False, use_safetensors=True, dtype="float32"
         )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {source}: {str(error).strip().splitlines()[0]}") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if folder:
+            raise InputError(f"model folder {source} cannot be loaded ({reason})") from None
+        raise InputError(
+            f"model {source} at {revision} is neither in the local cache nor reachable ({reason}); "
+            "download it to a folder and name the folder"
+        ) from None
     return model.to(device)
 
 
