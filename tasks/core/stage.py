@@ -158,7 +158,7 @@ class Stage:
     def figure(self, name: str, figure: "Figure") -> None:
         """A plot of the run's page in MLflow."""
         file = self._scratch / f"{name}.png"
-        figure.savefig(file, dpi=120)
+        figure.savefig(file, dpi=200)
         self.tracker.file(file, "plots")
 
     def report(self, folder: str, tables: dict[str, list[Row]] | None = None) -> None:
@@ -242,7 +242,7 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
         stage.finish()
         status, code = "FINISHED", 0
     except InputError as error:
-        print(f"{name}: {error}" if not str(error).startswith(name) else error, file=sys.stderr)
+        print(f"{name}: {error}" if not str(error).startswith(f"{name}:") else error, file=sys.stderr)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             traceback.print_exc()

@@ -189,6 +189,7 @@ def rows_of(written: dict[str, Answers], prompts: list[Prompt], verifier: str) -
                 "id": prompt.id,
                 "prompt": prompt.text,
                 "completion": text,
+                "answer": prompt.answer,
                 "correct": is_correct(text, prompt.answer, verifier),
                 "score": round(answers.greedy_scores[index], 4),
             })  # fmt: skip

@@ -5,8 +5,12 @@ For `contrast_rate` of the prompts one question is a right solution against a co
 without these, "shorter" is mostly "right" among the samples of a weak model, and the reward model learns length.
 
 Writes data/preferences.parquet: id, prompt, chosen, rejected, split (train | test), gap (true utility of chosen − rejected;
-null for a data set). Metrics: pairs, test_pairs; flip_rate, the share of pairs where noise chose the worse one: 1 −
-flip_rate is the ceiling of any reward model's accuracy.
+null for a data set).
+
+Metrics
+  pairs, test_pairs    all, and those held out to measure the reward model
+  flip_rate            share of pairs where noise chose the worse one; 1 − flip_rate bounds any reward model's accuracy
+  unreadable_samples   shown to nobody: blank, or too long once written down as text (cut off, or broken bytes)
 """
 
 from typing import Any
@@ -20,7 +24,7 @@ from tasks.feedback.annotator import Candidate, choose_pairs, prefers_first, uti
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
-from tasks.models.text import TaskConfig, decode, encode_completion, encode_prompt
+from tasks.models.text import TaskConfig, decode, encode_completion, encode_completions, encode_prompt
 
 PROMPTS_AT_ONCE = 128
 
@@ -71,26 +75,31 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
         raise InputError("the simulated annotator needs prompts with an answer; set collect_preferences.source to dataset")
     pieces = [prompts[i : i + PROMPTS_AT_ONCE] for i in range(0, len(prompts), PROMPTS_AT_ONCE)]
     pairs: list[Row] = []
+    unreadable = 0
     for number, piece in enumerate(progress.track(pieces, len(pieces), stage.name)):
         rollout = sample(
             policy,
             tokenizer,
             [encode_prompt(tokenizer, row["prompt"]) for row in piece],
-            max_new_tokens=task.max_new_tokens - 1,  # a sample that is cut off still has room for end-of-text as a pair
+            max_new_tokens=task.max_new_tokens,
             temperature=config.temperature,
             generator=seeds.generator(stage.seed, "samples", number),
             group_size=config.samples_per_prompt,
         )
-        completions = rollout.completions()
+        texts = [decode(tokenizer, ids) for ids in rollout.completions()]
+        lengths = [len(ids) for ids in encode_completions(tokenizer, texts)]
+        readable = [bool(text.strip()) and n <= task.max_new_tokens for text, n in zip(texts, lengths, strict=True)]
+        unreadable += readable.count(False)
         for index, row in enumerate(piece):
             begin = index * config.samples_per_prompt
-            samples = completions[begin : begin + config.samples_per_prompt]
-            candidates = [judge(decode(tokenizer, ids), len(ids), row, task.verifier, config) for ids in samples]
+            shown = [i for i in range(begin, begin + config.samples_per_prompt) if readable[i]]
+            candidates = [judge(texts[i], lengths[i], row, task.verifier, config) for i in shown]
             split = "test" if row["prompt"] in held_out else "train"
             for better, worse in questions(row, candidates, tokenizer, task.verifier, config, stage.seed):
                 pairs.append(ask(row, better, worse, split, len(pairs), config, stage.seed))
     if not pairs:
         raise InputError("no two samples differ in utility: nothing to ask; raise samples_per_prompt or the temperature")
+    stage.record(unreadable_samples=unreadable)
     return pairs
 
 
@@ -111,8 +120,8 @@ def questions(
     def written(text: str) -> Candidate:
         return judge(text, len(encode_completion(tokenizer, text)), row, verifier, config)
 
-    best = max(candidates, key=lambda candidate: candidate.utility)
-    right = best if best.utility > 0.5 else written(row["solution"])
+    best = max(candidates, key=lambda candidate: candidate.utility, default=None)
+    right = best if best and best.utility > 0.5 else written(row["solution"])
     others = choose_pairs(candidates, config.pairs_per_prompt - 1, 0.0, chance)
     return [*others, (right, written(row["mistake"]))]
 

@@ -11,7 +11,6 @@ from pydantic import PositiveInt
 
 from tasks.core import progress
 from tasks.core.config import Config
-from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, read_table, write_table
 from tasks.core.stage import Stage, run
 from tasks.feedback.verifier import is_correct
@@ -37,7 +36,8 @@ def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
     queries = [row for row in rows if row["split"] == "train"][: config.num_queries]
     queries += [row for row in rows if row["split"] == "test"][: config.num_test_queries]
     if any(row["answer"] is None for row in queries):
-        raise InputError("the prompt log needs queries with an answer to check; these sources give none")
+        print(f"{stage.name}: the queries have no answers to check, so the log is empty and Prompt-OIRL has nothing to learn")
+        queries, instructions = [], []
 
     log: list[Row] = []
     for instruction in progress.track(instructions, len(instructions), stage.name):

@@ -97,6 +97,8 @@ class Log:
 def train(config: PromptOirlConfig, stage: Stage) -> None:
     base, tokenizer = load_policy(stage.dep("models/base"), stage.device)
     rows = read_table(stage.dep("data/prompt_log.parquet"))
+    if not rows:
+        return nothing_to_learn(stage)
     prompts = {row["prompt_id"]: row["prompt"] for row in rows}
     prompt_tokens = encode_prompts(tokenizer, list(prompts.values()))
     training = Log([row for row in rows if row["split"] == "train"], list(prompts), tokenizer)
@@ -125,6 +127,13 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     stage.table("choices", choices[:100])
     save(reward, tokenizer, prompts, stage.out("models/prompt_oirl"))
     stage.report("reports/prompt_oirl", {"choices": choices, "prompts": prompt_rows(test, training, prompts)})
+
+
+def nothing_to_learn(stage: Stage) -> None:
+    """The log is empty, since the data has no answers: no figures, and no model but an empty list of prompts."""
+    stage.record()
+    write_json(stage.out("models/prompt_oirl") / "prompts.json", {})
+    stage.report("reports/prompt_oirl")
 
 
 @torch.no_grad()

@@ -1,0 +1,102 @@
+"""Completions and choices to read: where the method helps, where it hurts, chosen by rule and not by taste."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from tasks.core.files import Row
+from tasks.report.recorded import Recorded
+from tasks.report.tables import name_of, row, table
+from tasks.report.wording import data, text
+
+SHOWN = 3  # of each kind
+Answers = dict[str, Row]  # model -> its row of completions.parquet, for one prompt
+
+
+def completions(recorded: Recorded) -> str:
+    """SFT and each policy (of several seeds the first) side by side on some test prompts."""
+    models = ["sft", *(policies[0].model for policies in recorded.algorithms.values())]
+    by_prompt: dict[str, Answers] = {}
+    for each in recorded.completions:
+        if each["model"] in models:
+            by_prompt.setdefault(each["id"], {})[each["model"]] = each
+    parts = []
+    for heading, found in kinds(list(by_prompt.values())):
+        parts.append(f"<h3>{heading}</h3>" if found else "")
+        parts += [_card(answers, models, list(recorded.algorithms)) for answers in found[:SHOWN]]
+    return "".join(parts)
+
+
+def kinds(prompts: Sequence[Answers]) -> list[tuple[str, list[Answers]]]:
+    """The prompts that tell most first; where nothing can be checked, those where the score changes most."""
+    if any(each["correct"] is None for answers in prompts for each in answers.values()):
+        ordered = sorted(prompts, key=_score_gain, reverse=True)
+        return [("The score rises most", ordered), ("The score falls most", ordered[::-1])]
+    gained = [answers for answers in prompts if not answers["sft"]["correct"] and _num_right(answers)]
+    broken = [answers for answers in prompts if answers["sft"]["correct"] and _num_right(answers) < len(answers)]
+    never = [answers for answers in prompts if not _num_right(answers)]
+    gained.sort(key=_num_right, reverse=True)
+    broken.sort(key=_num_right)
+    total = len(prompts)
+    return [
+        (f"SFT is wrong, a policy is right: {len(gained)} of {total} prompts", gained),
+        (f"SFT is right, a policy is wrong: {len(broken)} of {total} prompts", broken),
+        (f"Everyone is wrong: {len(never)} of {total} prompts", never),
+    ]
+
+
+def _num_right(answers: Answers) -> int:
+    return sum(each["correct"] for each in answers.values())
+
+
+def _score_gain(answers: Answers) -> float:
+    policies = [each["score"] for model, each in answers.items() if model != "sft"]
+    return sum(policies) / len(policies) - answers["sft"]["score"] if policies else 0.0
+
+
+def _card(answers: Answers, models: Sequence[str], algorithms: Sequence[str]) -> str:
+    asked = answers["sft"]
+    cells = []
+    for index, model in enumerate(models):
+        name = '<span class="name">sft</span>' if model == "sft" else name_of(algorithms[index - 1], index - 1)
+        each = answers[model]
+        cells.append(
+            f"<div>{name} {_mark(each['correct'])}<small>score {data(each['score'], 'score')}</small>"
+            f'<p class="data">{escape(each["completion"])}</p></div>'
+        )
+    answer = f"<small>right answer: {escape(asked['answer'])}</small>" if asked.get("answer") else ""
+    prompt = f'<p class="data">{escape(asked["prompt"].strip())}</p>'
+    return f'<article>{prompt}{answer}<div class="answers">{"".join(cells)}</div></article>'
+
+
+def _mark(correct: bool | None) -> str:
+    if correct is None:
+        return ""
+    return '<span class="right" title="right">✓</span>' if correct else '<span class="wrong" title="wrong">✗</span>'
+
+
+def choices(recorded: Recorded) -> str:
+    """Queries where Prompt-OIRL's choice beats the best single prompt, and where it loses to it."""
+    best = max(recorded.prompts, key=lambda each: each["train_success"])["prompt_id"]
+    won = [each for each in recorded.choices if each["correct"] and best not in _right(each)]
+    lost = [each for each in recorded.choices if not each["correct"] and best in _right(each)]
+    total = len(recorded.choices)
+    rows = [
+        *_choice_rows(f"Chosen prompt right, best single prompt wrong: {len(won)} of {total} queries", won),
+        *_choice_rows(f"Chosen prompt wrong, best single prompt right: {len(lost)} of {total} queries", lost),
+    ]
+    caption = f"Choices won and lost against the best single prompt, <b>{escape(best)}</b>; the surest ones"
+    return table(["query", "chosen", "predicted chance, %", "prompts that are right"], rows, caption, "choices")
+
+
+def _right(choice: Row) -> list[str]:
+    return choice["right_prompts"].split(", ")
+
+
+def _choice_rows(heading: str, found: Iterable[Row]) -> list[str]:
+    surest = sorted(found, key=lambda each: -each["probability"])[:SHOWN]
+    rows = [f'<tr class="group"><th colspan="4" scope="rowgroup">{heading}</th></tr>']
+    for each in surest:
+        query = f'<span class="data">{escape(each["query"])}</span>'
+        right = escape(each["right_prompts"]) or "none"
+        rows.append(row([query, f"<b>{escape(each['prompt_id'])}</b>", text(each["probability"], "percent"), right]))
+    return rows

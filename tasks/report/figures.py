@@ -1,0 +1,125 @@
+"""The charts of the policies, and of everything: each is made from recorded histories and figures, and goes to MLflow too."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FormatStrFormatter
+
+from tasks.report import fits
+from tasks.report.drawing import INK, PAPER, Line, chart, curves, look, over_steps, percent, series
+from tasks.report.recorded import Figures, Policy, Recorded
+
+ROLLOUT_CHARTS = {
+    "rollout/score_mean": "Score that is optimized",
+    "rollout/verifier_mean": "Right answers, share of rollouts",
+    "rollout/kl_mean": "KL to the reference, nats",
+    "rollout/completion_length": "Completion length, tokens",
+    "rollout/entropy": "Entropy of the policy, nats",
+    "rollout/eos_rate": "Completions that end by themselves",
+}
+SHARES = {"rollout/verifier_mean", "rollout/eos_rate"}
+PROXY, GOLD, KL = "rollout/reward_model_mean", "rollout/verifier_mean", "rollout/kl_mean"
+AXES = {PROXY: "reward-model score", GOLD: "right answers", KL: "KL, nats (root scale)"}
+ON_TEST = {PROXY: "score", GOLD: "sampled_accuracy", KL: "kl"}  # the same quantity, measured on the test prompts
+KL_TICKS = [0, 0.05, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+def draw(recorded: Recorded) -> dict[str, Figure]:
+    """Every chart by name; absent where nothing was recorded for it. A chart's name begins with its section."""
+    places = {name: index for index, name in enumerate(recorded.algorithms)}
+    online = [policy for policy in recorded.policies if on_policy(policy)]
+    offline = [policy for policy in recorded.policies if not on_policy(policy)]
+    charts: dict[str, Figure | None] = {
+        **rollout_charts(online, places),
+        **preference_charts(offline, places),
+        **optimization_charts(recorded, places),
+        **fits.reward_model_charts(recorded),
+        **fits.prompt_charts(recorded),
+        **fits.imitation_charts(recorded),
+    }
+    return {name: figure for name, figure in charts.items() if figure}
+
+
+def on_policy(policy: Policy) -> bool:
+    return any("rollout/score_mean" in row for row in policy.history)
+
+
+def rollout_charts(policies: Sequence[Policy], places: dict[str, int]) -> dict[str, Figure | None]:
+    """What on-policy algorithms report of their rollouts under the same names (tasks/feedback/monitor.py)."""
+    return {
+        f"rollouts_{key.split('/')[1]}": over_steps(title, _lines(policies, places, key), share=key in SHARES)
+        for key, title in ROLLOUT_CHARTS.items()
+    }
+
+
+def preference_charts(policies: Sequence[Policy], places: dict[str, int]) -> dict[str, Figure | None]:
+    """Of the policies that sample nothing while they train: loss, order of the pairs, and how far each side has moved."""
+    losses = sorted({key for policy in policies for row in policy.history for key in row if key.startswith("loss/")})
+    moved = [
+        Line(f"{policy.algorithm} {side}", series(policy.history, f"train/{side}_logratio"), **(look(place) | dashed))
+        for policy in policies
+        for side, dashed in {"chosen": {}, "rejected": {"dash": (0, (2, 1.2))}}.items()
+        for place in [places[policy.algorithm]]
+    ]
+    return {
+        **{f"preference_{key.split('/')[1]}": over_steps(f"Loss: {key[5:]}", _lines(policies, places, key)) for key in losses},
+        "preference_accuracy": over_steps("Pairs in the right order", _lines(policies, places, "train/accuracy"), share=True),
+        "preference_logratio": over_steps("log π/π_ref of a completion, nats", moved),
+    }
+
+
+def _lines(policies: Sequence[Policy], places: dict[str, int], key: str) -> list[Line]:
+    return [Line(policy.algorithm, series(policy.history, key), **look(places[policy.algorithm])) for policy in policies]
+
+
+def optimization_charts(recorded: Recorded, places: dict[str, int]) -> dict[str, Figure | None]:
+    """Over-optimization after Gao et al. 2022: the proxy rises with the distance from the reference; does the goal follow?"""
+    if not any(steps_with(policy, PROXY, GOLD) for policy in recorded.policies):
+        return {}
+    return {
+        "optimization_proxy": paths("Proxy over KL", recorded, places, KL, PROXY),
+        "optimization_gold": paths("Right answers over KL", recorded, places, KL, GOLD),
+        "optimization_both": paths("Right answers over proxy", recorded, places, PROXY, GOLD),
+    }
+
+
+def steps_with(policy: Policy, *keys: str) -> list[Figures]:
+    return [row for row in policy.history if all(key in row for key in keys)]
+
+
+def paths(title: str, recorded: Recorded, places: dict[str, int], x: str, y: str) -> Figure:
+    """One dot per step, darker towards the end, with its moving average; a diamond for the test prompts."""
+    figure, axes = chart(title, AXES[x])
+    lines = []
+    for policy in recorded.policies:
+        colour = look(places[policy.algorithm])["colour"]
+        rows = steps_with(policy, x, y)
+        points = [(max(row[x], 0.0) if x == KL else row[x], row[y]) for row in rows]
+        if points:
+            shades = [to_rgba(colour, 0.1 + 0.4 * step / len(points)) for step in range(len(points))]
+            xs, ys = zip(*points, strict=True)
+            axes.scatter(xs, ys, s=7, c=shades, linewidths=0)
+        tested = _diamond(axes, policy.figures, x, y, colour)
+        if points or tested:
+            lines.append(Line(policy.algorithm, points or tested, colour))
+    _diamond(axes, {"kl": 0.0, **recorded.sft}, x, y, INK)
+    if x == KL:
+        axes.set_xscale("function", functions=(lambda values: abs(values) ** 0.5, lambda values: values**2))
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in KL_TICKS if tick <= axes.get_xlim()[1]]))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    if y == GOLD:
+        percent(axes)
+    curves(axes, lines, share=5)
+    return figure
+
+
+def _diamond(axes: Axes, figures: Figures, x: str, y: str, colour: str) -> list[tuple[float, float]]:
+    """Draws the model's place on the test prompts and returns it; nothing where they have no answers."""
+    if ON_TEST[x] not in figures or ON_TEST[y] not in figures:
+        return []
+    place = figures[ON_TEST[x]], figures[ON_TEST[y]]
+    axes.plot(*place, "D", color=colour, markeredgecolor=PAPER, markersize=6, zorder=3, clip_on=False)
+    return [place]

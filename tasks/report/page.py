@@ -1,0 +1,56 @@
+"""The report: one self-contained page about a run, from recorded files only.
+
+It asks neither MLflow nor any model, fetches nothing, runs no script, and is the same to the byte for the same inputs. It
+says in words what the intervals allow to say. The charts also go to MLflow, each under its own name.
+"""
+
+from html import escape
+
+from matplotlib.figure import Figure
+
+from tasks.core.config import Config
+from tasks.core.stage import Stage, run
+from tasks.report.drawing import house_style, mark_contaminated
+from tasks.report.figures import draw
+from tasks.report.recorded import Recorded, read
+from tasks.report.sections import sections
+from tasks.report.template import BANNER, LEAK, PAGE, STYLE
+from tasks.report.wording import summary, verdict
+
+
+class ReportConfig(Config):
+    """params.yaml: report. Nothing to choose so far."""
+
+    namespace = "report"
+
+
+def report(config: ReportConfig, stage: Stage) -> None:
+    recorded = read(stage)
+    with house_style():
+        charts = draw(recorded)
+        stage.out("reports/index.html").write_text(page(recorded, charts), encoding="utf-8")
+        for name, figure in charts.items():
+            if recorded.contaminated:
+                mark_contaminated(figure)
+            stage.figure(name, figure)
+
+
+def page(recorded: Recorded, charts: dict[str, Figure]) -> str:
+    parts = sections(recorded, charts)
+    body = []
+    for key, (title, content) in parts.items():
+        if recorded.contaminated and key != "validation":  # every table and every chart that is flattered says so
+            content = content.replace("<caption>", f"<caption>{LEAK}").replace("<figcaption>", f"<figcaption>{LEAK}")
+        body.append(f'<section id="{key}"><h2>{title}</h2>{content}</section>\n')
+    return PAGE.substitute(
+        banner=BANNER if recorded.contaminated else "",
+        verdict=escape(verdict(recorded.algorithms)),
+        summary=summary(recorded),
+        style=STYLE,
+        navigation="".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in parts.items()),
+        sections="".join(body),
+    )
+
+
+if __name__ == "__main__":
+    run(ReportConfig, report)

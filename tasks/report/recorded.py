@@ -1,0 +1,98 @@
+"""What a run left on disk, gathered for the page: nothing here is computed, only read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tasks.core.config import policy_matrix
+from tasks.core.errors import InputError
+from tasks.core.files import Row, read_json, read_table
+from tasks.core.stage import Stage
+
+Figures: TypeAlias = dict[str, float]
+History: TypeAlias = list[Row]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One entry of the matrix: its figures on the test prompts and its training curve."""
+
+    algorithm: str
+    seed: int
+    figures: Figures
+    history: History
+
+    @property
+    def model(self) -> str:
+        """Its name in reports/evaluate/completions.parquet."""
+        return f"policy.{self.algorithm}.{self.seed}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Everything the page shows. histories: of base_model, sft, reward_model, prompt_oirl; empty where nothing was trained."""
+
+    contaminated: bool
+    base_model: Figures
+    sft: Figures
+    reward_model: Figures
+    prompt_oirl: Figures
+    policies: list[Policy]
+    histories: dict[str, History]
+    prompts: list[Row]
+    choices: list[Row]
+    completions: list[Row]
+    verdicts: dict[str, dict[str, Any]]
+
+    @property
+    def algorithms(self) -> dict[str, list[Policy]]:
+        """Policies by algorithm, one per seed, in the order of params.yaml."""
+        by_name: dict[str, list[Policy]] = {}
+        for policy in self.policies:
+            by_name.setdefault(policy.algorithm, []).append(policy)
+        return by_name
+
+    @property
+    def num_prompts(self) -> int:
+        return sum(row["model"] == "sft" for row in self.completions)
+
+
+def read(stage: Stage) -> Recorded:
+    """Read the declared dependencies. Folders of policies that params.yaml no longer names are ignored."""
+    metrics = read_json(stage.dep("reports/metrics.json"))
+    trained = {name: stage.dep(f"reports/{name}") for name in ("base_model", "sft", "reward_model", "prompt_oirl")}
+    gates = ("validate_data", "validate_preferences")
+    verdicts = {name: read_json(stage.dep(f"reports/{name}") / "verdict.json") for name in gates}
+    completions = read_table(stage.dep("reports/evaluate") / "completions.parquet")
+    folder = stage.dep("reports/policy")
+    prompt_oirl = metrics["prompt_oirl"]
+    fitted = "success" in prompt_oirl  # not where the queries have no answers
+    return Recorded(
+        contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
+        base_model=read_json(trained["base_model"] / "metrics.json"),
+        sft=metrics["sft"],
+        reward_model=metrics["reward_model"],
+        prompt_oirl=prompt_oirl,
+        policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
+        histories={name: _history(path) for name, path in trained.items()},
+        prompts=read_table(trained["prompt_oirl"] / "prompts.parquet") if fitted else [],
+        choices=read_table(trained["prompt_oirl"] / "choices.parquet") if fitted else [],
+        completions=completions,
+        verdicts=verdicts,
+    )
+
+
+def _policy(algorithm: str, seed: int, metrics: dict[str, Any], folder: Path) -> Policy:
+    try:
+        figures = metrics["policy"][algorithm][str(seed)]
+    except KeyError:
+        raise InputError(
+            f"reports/metrics.json has no figures of policy {algorithm}-{seed}; `dvc repro evaluate` writes them"
+        ) from None
+    return Policy(algorithm, seed, figures, _history(folder / f"{algorithm}-{seed}"))
+
+
+def _history(folder: Path) -> History:
+    """Absent where a stage had no step to take, such as a loaded base model."""
+    file = folder / "history.json"
+    return read_json(file) if file.exists() else []

@@ -1,0 +1,68 @@
+"""The toy project in the states that the tests start from, and a real Prefect server."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.toy import FILES, Flow, Project, answers, wait_until
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    for name, text in FILES.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text).lstrip("\n"))
+    quiet = {"cwd": folder, "check": True, "capture_output": True}
+    subprocess.run(["git", "init", "-q"], **quiet)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], **quiet)
+    (folder / ".gitignore").write_text(
+        "/.scratch/\n/models/\n/reports/\n/runs/\n/out/\n/data/\n/mlflow.db*\n/mlartifacts/\n__pycache__/\n/journal.txt\n"
+    )
+    subprocess.run(["git", "add", "-A"], **quiet)
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "toy"], **quiet)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real Prefect server. Most flows below use it: it starts once, a private API for each."""
+    home = tmp_path_factory.mktemp("prefect")
+    for file in (first[0].folder / ".scratch/prefect").glob("prefect.db*"):
+        shutil.copy(file, home)  # its tables are there: no migrations
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
+    environment = first[0].environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    wait_until(lambda: answers(f"{url}/health"), 60)
+    yield url
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Flow]:
+    """A project after its first complete flow, and that flow. Do not change it: take a copy (`finished`)."""
+    folder = tmp_path_factory.mktemp("first") / "project"
+    shutil.copytree(template, folder)
+    project = Project(folder)
+    return project, project.align()
+
+
+@pytest.fixture
+def finished(first: tuple[Project, Flow], tmp_path: Path) -> Project:
+    """A copy of the project in which everything is up to date."""
+    return Project(Path(shutil.copytree(first[0].folder, tmp_path / "project")))

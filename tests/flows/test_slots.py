@@ -1,0 +1,143 @@
+"""Devices are leased by id, never to two holders, and come back from the dead."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.engine.slots import Slots, only_flow
+from tasks.core.config import RuntimeConfig
+from tasks.core.errors import InputError
+from tests.flows.toy import ROOT, wait_until
+
+HOLD = """
+import sys, time
+from flows.engine.slots import Slots
+from tasks.core.config import RuntimeConfig
+with Slots(RuntimeConfig(seed=0, threads=1, device="cuda")).lease(int(sys.argv[1])) as lease:
+    print(lease.devices["CUDA_VISIBLE_DEVICES"], flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slots:
+    """Two pretended GPUs, and cores for six stages."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    return Slots(RuntimeConfig(seed=0, threads=1, device="cuda"))
+
+
+def test_never_two_holders_and_never_an_idle_device(gpus: Slots) -> None:
+    holders: dict[str, int] = {"4": 0, "6": 0}
+    lock = threading.Lock()
+    both_busy = 0.0
+
+    def hold(count: int) -> None:
+        nonlocal both_busy
+        with gpus.lease(count) as lease:
+            mine = lease.devices["CUDA_VISIBLE_DEVICES"].split(",")
+            assert len(mine) == count
+            with lock:
+                for device in mine:
+                    holders[device] += 1
+                    assert holders[device] == 1
+            time.sleep(0.1)
+            with lock:
+                for device in mine:
+                    holders[device] -= 1
+
+    threads = [threading.Thread(target=hold, args=(count,)) for count in [1, 2, 1, 1, 2, 1, 1, 1]]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ideal = 0.1 * 10 / 2  # ten device-leases of 0.1 s on two devices
+    assert time.monotonic() - began < ideal + 0.3  # a stage that needs both may leave one idle for a turn
+
+
+def test_a_stage_without_gpus_waits_for_none(gpus: Slots) -> None:
+    with gpus.lease(2), gpus.lease(0) as other:
+        assert other.devices == {"CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_killed_holder_frees_its_devices(gpus: Slots) -> None:
+    command = [sys.executable, "-c", HOLD, "2"]
+    holder = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "4,6\n"
+    taken = threading.Event()
+
+    def wait() -> None:
+        with gpus.lease(1):
+            taken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert not taken.wait(0.7)
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert taken.wait(2)
+    thread.join()
+
+
+def test_a_device_is_free_only_when_the_last_process_on_it_is_gone(gpus: Slots) -> None:
+    """The flow may be killed before its child: the child still holds the device."""
+    with gpus.lease(2) as lease:
+        child = subprocess.Popen(["sleep", "100"], pass_fds=lease.files)
+    try:
+        waiter = subprocess.Popen([sys.executable, "-c", HOLD, "1"], env=os.environ | {"PYTHONPATH": str(ROOT)})
+        time.sleep(1)
+        assert waiter.poll() is None
+        child.kill()
+        child.wait()
+        with pytest.raises(AssertionError):
+            wait_until(lambda: waiter.poll() is not None, 0.5)
+    finally:
+        child.kill()
+        waiter.kill()
+        waiter.wait()
+
+
+def test_more_gpus_than_there_are_is_refused(gpus: Slots) -> None:
+    gpus.check("sft", 2)
+    with pytest.raises(InputError, match=r"stage sft asks for 3 GPUs .* this machine has 2"):
+        gpus.check("sft", 3)
+
+
+def test_without_gpus_the_cores_are_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    slots = Slots(RuntimeConfig(seed=0, threads=2, device="cpu"))
+    slots.check("sft", 8)
+    with slots.lease(8) as one, slots.lease(1), slots.lease(0):
+        assert one.devices == {}
+        assert len(one.files) == 1
+        full = threading.Thread(target=lambda: slots.lease(0).__enter__(), daemon=True)
+        full.start()
+        full.join(0.7)
+        assert full.is_alive()
+    full.join(2)
+    assert not full.is_alive()
+
+
+def test_a_second_flow_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    script = "from flows.engine.slots import only_flow\nlock = only_flow(); print('mine', flush=True)"
+    with only_flow():
+        second = subprocess.Popen(
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+        )
+        assert second.stdout is not None
+        assert second.stdout.readline() == f"waiting for the flow of process {os.getpid()}, which is at work in this folder\n"
+        assert second.poll() is None
+    assert second.stdout.readline() == "mine\n"
+    second.wait()

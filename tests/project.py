@@ -1,0 +1,159 @@
+"""A whole project small enough to run in seconds, whose best answers are known.
+
+The right answer to a query is 1 if it says left and 2 if it says right. Demonstrations answer 1 to the instruction Go, 2 to
+Stop, and either by chance to Ask, with which the policies' prompts are written. So the SFT model is right half of the time,
+reinforcement must reach 1, and the best instruction is Go for a left query and Stop for a right one.
+"""
+
+import random
+import shutil
+from itertools import product
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.core.config import read_params
+from tasks.core.files import Row, read_json, write_json, write_table
+from tasks.models.text import render
+from tasks.models.tokenizer import train_tokenizer
+from tests.processes import Done, Nursery, Running
+
+INSTRUCTIONS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
+PROMPT_FORMAT = "{query} {instruction}\n"
+ANSWERS = {"left": "1", "right": "2"}
+ALGORITHMS = ["ppo", "grpo", "dpo", "raft"]
+
+ON_POLICY = {"reward": {"verifier": 0.5, "reward_model": 0.5}, "rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
+PARAMS: dict[str, Any] = {
+    "runtime": {"seed": 0, "threads": 1, "device": "cpu"},
+    "task": {"prompt_format": PROMPT_FORMAT, "max_prompt_tokens": 16, "max_new_tokens": 8, "verifier": "number"},
+    "base_model": {
+        "source": "config", "revision": None, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "max_position_embeddings": 32, "initializer_range": 0.1,
+        "num_steps": 60, "batch_size": 16, "learning_rate": 5.0e-3,
+    },
+    "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
+    "collect_preferences": {
+        "source": "annotator", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4, "pairs_per_prompt": 2,
+        "temperature": 1.0, "bradley_terry_temperature": 0.3, "cost_per_token": 0.03, "decisive_rate": 0.9,
+        "contrast_rate": 0.5,
+    },
+    "reward_model": {"num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3, "center_coef": 1.0e-3},
+    "policy": {
+        "algorithms": ALGORITHMS,
+        "seeds": [0],
+        "ppo": ON_POLICY | {
+            "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3.0e-3,
+            "kl_coef": 0.02, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
+            "value_coef": 0.1, "value_clip_range": 0.2, "gamma": 1.0, "gae_lambda": 0.95, "missing_eos_penalty": 0.5,
+        },
+        "grpo": ON_POLICY | {
+            "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02, "kl_in": "loss",
+            "kl_estimator": "k3", "reduction": "token_mean", "clip_range": 0.2, "std_floor": 0.2, "missing_eos_penalty": 0.5,
+        },
+        "dpo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
+        "raft": ON_POLICY | {"num_steps": 25, "learning_rate": 1.0e-3},
+    },
+    "collect_prompt_log": {"num_queries": 96, "num_test_queries": 40},
+    "prompt_oirl": {"num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3, "hidden_size": 16},
+    "evaluate": {"num_prompts": 40, "judge": "verifier", "bootstrap_samples": 200},
+}  # fmt: skip
+STAGES = {
+    "base_model": "tasks.algorithms.base_model",
+    "sft": "tasks.algorithms.sft",
+    "collect_preferences": "tasks.feedback.collect",
+    "reward_model": "tasks.algorithms.reward_model",
+    **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
+    "collect_prompt_log": "tasks.prompt_oirl.collect",
+    "prompt_oirl": "tasks.prompt_oirl.fit",
+    "evaluate": "tasks.evaluation.evaluate",
+}
+LONG_STAGES = [name for name in STAGES if name not in ("collect_preferences", "collect_prompt_log", "evaluate")]
+
+
+class Project:
+    """A folder in which stages run."""
+
+    def __init__(self, folder: Path, nursery: Nursery, done: dict[str, Done] | None = None):
+        self.folder, self.nursery, self.done = folder, nursery, done or {}
+
+    def run(self, stage: str, **environment: str) -> Done:
+        return self.nursery.run(self.folder, STAGES[stage], **environment)
+
+    def start(self, stage: str, **environment: str) -> Running:
+        return self.nursery.start(self.folder, STAGES[stage], **environment)
+
+    def copy(self, folder: Path) -> "Project":
+        """The same inputs and models; nobody else's runs, receipts or checkpoints."""
+        shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("mlartifacts", "runs", ".scratch"))
+        return Project(folder, self.nursery)
+
+    def set(self, namespace: str, **values: Any) -> None:
+        """Change params: set("policy.ppo", group_size=1)."""
+        params = inner = read_params(self.folder / "params.yaml")
+        for part in namespace.split("."):
+            inner = inner[part]
+        inner.update(values)
+        write_params(self.folder, params)
+
+    def receipt(self, stage: str) -> dict[str, Any]:
+        return read_json(self.folder / "runs" / f"{stage}.json")
+
+    def runs(self, stage: str) -> list[Any]:
+        """Its MLflow runs, the newest first."""
+        client = self.client()
+        experiment = client.get_experiment_by_name("realign")
+        return list(client.search_runs([experiment.experiment_id], f"attributes.run_name = '{stage}'"))
+
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=f"sqlite:///{self.folder / 'mlflow.db'}")
+
+
+def make(folder: Path, database: Path, nursery: Nursery) -> Project:
+    """Everything the stages before base_model would have written."""
+    shutil.copy(database, folder / "mlflow.db")
+    write_params(folder, PARAMS)
+    prepared = folder / "data/prepared"
+    demonstrations, prompts = demonstrations_and_prompts()
+    corpus = [{"text": row["prompt"] + row["completion"]} for row in demonstrations]
+    write_table(prepared / "corpus.parquet", corpus)
+    write_table(prepared / "demonstrations.parquet", demonstrations)
+    write_table(prepared / "prompts.parquet", prompts)
+    texts = [{"id": id, "text": text} for id, text in INSTRUCTIONS.items()]
+    write_json(prepared / "instructions.json", {"default": "ask", "instructions": texts})
+    train_tokenizer([row["text"] for row in corpus], 300).save_pretrained(folder / "models/tokenizer")
+    for gate in ("validate_data", "validate_preferences"):
+        write_json(folder / f"reports/{gate}/verdict.json", {"passed": True, "contaminated": False})
+    return Project(folder, nursery)
+
+
+def demonstrations_and_prompts() -> tuple[list[Row], list[Row]]:
+    chance = random.Random(0)
+    queries = [f"{side} {a}{b}" for side, a, b in product(ANSWERS, ascii_lowercase[:12], ascii_lowercase[:10])]
+    chance.shuffle(queries)
+    demonstrations, prompts = [], []
+    for number, query in enumerate(queries):
+        right = ANSWERS[query.split()[0]]
+        wrong = "2" if right == "1" else "1"
+        split = "train" if number < 140 else "validation" if number < 180 else "test"
+        prompt = render(query, INSTRUCTIONS["ask"], PROMPT_FORMAT)
+        prompts.append({
+            "id": f"q{number}", "query": query, "prompt": prompt, "answer": right, "solution": f"A: {right}",
+            "mistake": f"A: {wrong}", "kind": "toy", "split": split,
+        })  # fmt: skip
+        for name, text in INSTRUCTIONS.items() if split == "train" else ():
+            says = {"go": "1", "stop": "2", "ask": chance.choice("12")}[name]
+            demonstrations.append({
+                "id": f"q{number}-{name}", "query": query, "instruction_id": name,
+                "prompt": render(query, text, PROMPT_FORMAT), "completion": chance.choice(["A: ", "so A: "]) + says,
+            })  # fmt: skip
+    return demonstrations, prompts
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    with (folder / "params.yaml").open("w") as stream:
+        YAML(typ="safe").dump(params, stream)

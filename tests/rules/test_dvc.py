@@ -1,0 +1,175 @@
+"""dvc.yaml tells the truth: a stage's deps cover its code and its inputs, its params what it reads, its outs what it writes.
+
+Stages come from DVC itself, with the matrix and the parameters resolved; code is read as text.
+"""
+
+import ast
+import fnmatch
+
+import pytest
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+
+from tests.project import STAGES
+from tests.rules.code import REPO, calls, closure, imports, modules, namespaces, tree, work_of
+
+SILENT = {"tasks"}  # tasks/__init__.py sets environment variables that change no number
+UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
+    "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stages():
+    with Repo(REPO) as repo:
+        return {stage.addressing: stage for stage in repo.index.stages if stage.cmd}
+
+
+def entry(stage):
+    """tasks.algorithms.ppo of `python -m tasks.algorithms.ppo --seed 0`."""
+    python, dash_m, module, *_ = stage.cmd.split()
+    assert (python, dash_m) == ("python", "-m")
+    return module
+
+
+def namespace(name):
+    """policy.ppo of policy@ppo-0."""
+    head, _, entry = name.partition("@")
+    return f"{head}.{entry.rpartition('-')[0]}" if entry else head
+
+
+def deps(stage):
+    return [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+
+
+def params(stage):
+    return {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
+
+
+def covered(path, declared):
+    return any(path == dep or path.startswith(f"{dep}/") for dep in declared)
+
+
+def read_by(name, stage):
+    """The code that runs in this stage: its part of its own module, and the modules imported with it."""
+    others = closure(entry(stage)) - {entry(stage)}
+    return [*work_of(entry(stage), namespace(name)), *(tree(module) for module in others)]
+
+
+def files(module_names):
+    return {modules()[module].relative_to(REPO).as_posix() for module in module_names}
+
+
+def test_every_stage_is_there(stages):
+    assert stages.keys() >= {*STAGES, "prepare_data", "validate_data", "validate_preferences", "report"}
+    assert len(stages) >= 15
+
+
+def test_deps_cover_the_import_closure(stages):
+    missing = {}
+    for name, stage in stages.items():
+        code = files(closure(entry(stage)) - SILENT)
+        assert len(code) > 5
+        missing[name] = sorted(file for file in code if not covered(file, deps(stage)))
+    assert {name: files for name, files in missing.items() if files} == {}
+
+
+def test_no_code_dep_is_superfluous(stages):
+    """A stage must not run again because something changed that it never imports. A matrix shares its deps."""
+    used, superfluous = {}, {}
+    for name, stage in stages.items():
+        used.setdefault(name.partition("@")[0], set()).update(files(closure(entry(stage))))
+    for name, stage in stages.items():
+        code = [dep for dep in deps(stage) if dep.startswith("tasks/")]
+        superfluous[name] = [dep for dep in code if not any(covered(file, [dep]) for file in used[name.partition("@")[0]])]
+    assert {name: unused for name, unused in superfluous.items() if unused} == {}
+
+
+def test_the_code_that_deps_leave_out_changes_nothing():
+    assert [imported.of for imported in imports("tasks")] == ["os"]
+    assert {call.func.attr for call in ast.walk(tree("tasks")) if isinstance(call, ast.Call)} == {"setdefault"}
+
+
+def test_deps_cover_what_the_code_asks_for(stages):
+    """The texts in stage.dep("…"); a part filled in at run time matches anything."""
+    asked, unreadable, missing = 0, set(), []
+    for name, stage in stages.items():
+        for code in read_by(name, stage):
+            for call in calls(code, "dep"):
+                argument = call.args[0]
+                match argument:
+                    case ast.Constant(value=str(path)):
+                        found = covered(path, deps(stage))
+                    case ast.JoinedStr(values=parts):
+                        pattern = "".join(part.value if isinstance(part, ast.Constant) else "*" for part in parts)
+                        found = any(fnmatch.fnmatch(dep, pattern) for dep in deps(stage))
+                    case _:
+                        unreadable.add(ast.unparse(argument))
+                        continue
+                asked += 1
+                if not found:
+                    missing.append(f"{name}: {ast.unparse(argument)}")
+    assert missing == []
+    assert unreadable == UNREADABLE
+    assert asked > 40
+
+
+def test_what_only_a_run_can_resolve_is_declared(stages):
+    assert covered("data/arithmetic.yaml", deps(stages["prepare_data"]))
+    assert covered("data/sources/arithmetic.yaml", deps(stages["prepare_data"]))
+    assert covered("data/instructions/arithmetic.yaml", deps(stages["prepare_data"]))
+    assert covered("data/expectations/data.yaml", deps(stages["validate_data"]))
+    assert covered("data/expectations/preferences.yaml", deps(stages["validate_preferences"]))
+
+
+def test_params_cover_what_the_code_reads(stages):
+    """The namespace of the stage, `runtime`, those asked for by stage.params(...), and the matrix where it is read."""
+    missing = {}
+    for name, stage in stages.items():
+        read = {namespace(name), "runtime"}
+        for code in read_by(name, stage):
+            read |= {
+                namespaces()[call.args[0].id] for call in calls(code, "params") if getattr(call.args[0], "id", "")[:1].isupper()
+            }
+            read |= {"policy.algorithms", "policy.seeds"} if calls(code, "policy_matrix") else set()
+        missing[name] = sorted(
+            key for key in read if not any(key == known or key.startswith(f"{known}.") for known in params(stage))
+        )
+    assert {name: keys for name, keys in missing.items() if keys} == {}
+
+
+def test_a_stage_runs_under_its_own_name(stages):
+    """run(Config, work) in its module has the namespace that dvc.yaml gives the stage."""
+    for name, stage in stages.items():
+        assert work_of(entry(stage), namespace(name)), name
+
+
+def test_every_stage_writes_a_receipt_that_no_stage_reads(stages):
+    read = {dep for stage in stages.values() for dep in deps(stage)}
+    for name, stage in stages.items():
+        assert f"runs/{name}.json" in [out.def_path for out in stage.outs]
+    assert not [path for path in read if path.startswith("runs")]
+
+
+def test_stages_write_exactly_their_outs(stages, project):
+    for name in STAGES:
+        declared = {out.def_path for out in stages[name].outs} - {f"runs/{name}.json"}
+        assert project.receipt(name)["outs"].keys() == declared, name
+
+
+def test_stages_read_only_their_deps(stages, project):
+    """What each run of the small project told MLflow it had read, by content."""
+    for name in STAGES:
+        run = project.client().get_run(project.receipt(name)["run_id"])
+        read = {entry.dataset.name for entry in run.inputs.dataset_inputs}
+        assert read
+        assert [path for path in read if not covered(path, deps(stages[name]))] == []
+
+
+def test_gates_stand_before_training(stages):
+    """Nothing trains that does not depend on the verdict on its data."""
+    for name in ("base_model", "sft"):
+        assert "reports/validate_data" in deps(stages[name])
+    for name in stages:
+        if name == "reward_model" or name.startswith("policy@"):
+            assert "reports/validate_preferences" in deps(stages[name])

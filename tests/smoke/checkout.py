@@ -1,0 +1,70 @@
+"""A checkout of the repository in another folder, as small as the whole pipeline can be."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.core.config import read_params
+from tests.processes import ENVIRONMENT, REPO
+
+SMALL = """
+prepare_data.max_rows=160
+base_model.num_steps=20 base_model.hidden_size=32 base_model.intermediate_size=64 base_model.num_attention_heads=2
+base_model.batch_size=8
+sft.num_steps=20 sft.batch_size=8
+collect_preferences.num_prompts=48 collect_preferences.held_out_prompts=12
+reward_model.num_steps=6 reward_model.batch_size=8
+policy.ppo.num_steps=2 policy.ppo.rollout_batch_size=16 policy.ppo.group_size=4 policy.ppo.batch_size=16
+policy.ppo.micro_batch_size=16
+policy.grpo.num_steps=2 policy.grpo.rollout_batch_size=16 policy.grpo.group_size=4 policy.grpo.micro_batch_size=16
+policy.raft.num_steps=2 policy.raft.rollout_batch_size=16 policy.raft.group_size=4
+policy.dpo.num_steps=4 policy.dpo.batch_size=8
+collect_prompt_log.num_queries=48 collect_prompt_log.num_test_queries=16
+prompt_oirl.num_steps=6 prompt_oirl.batch_size=8
+evaluate.num_prompts=16 evaluate.bootstrap_samples=200
+"""
+
+
+def checkout(folder: Path) -> Path:
+    """The files git knows or would add, as a repository with one commit."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in names:
+        if (REPO / name).is_file() and not name.startswith("tests/") and name != "dvc.lock":
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, target)
+    for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@localhost commit -qm checkout"):
+        subprocess.run(command.split(), cwd=folder, env=ENVIRONMENT, check=True)
+    return folder
+
+
+def assign(folder: Path, settings: list[str]) -> None:
+    """Change params.yaml as `dvc exp run -S key=value` does."""
+    params: dict[str, Any] = read_params(folder / "params.yaml")
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        *namespaces, name = key.split(".")
+        inner = params
+        for namespace in namespaces:
+            inner = inner[namespace]
+        assert name in inner, f"params.yaml has no {key}"
+        inner[name] = YAML(typ="safe").load(value)
+    with (folder / "params.yaml").open("w") as stream:
+        YAML(typ="safe").dump(params, stream)
+
+
+def variants() -> dict[str, list[str]]:
+    """Name -> settings of every `dvc exp run --name <name> -S … -S …` in the README."""
+    text = (REPO / "README.md").read_text().replace("\\\n", " ")
+    found = {}
+    for command in re.findall(r"^dvc exp run --name .*$", text, flags=re.MULTILINE):
+        words = shlex.split(command)
+        found[words[4]] = [words[i + 1] for i, word in enumerate(words) if word == "-S"]
+    return found

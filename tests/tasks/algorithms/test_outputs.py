@@ -1,0 +1,160 @@
+"""What each algorithm leaves: a plain Hugging Face folder, a receipt, the metrics its docstring promises, an MLflow run."""
+
+import importlib
+import json
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from tasks.core.files import digest, read_json, read_table
+from tests.project import ALGORITHMS, PARAMS, STAGES
+
+POLICIES = [f"policy@{algorithm}-0" for algorithm in ALGORITHMS]
+MODELS = {"base_model": "models/base", "sft": "models/sft", **{p: f"models/policy/{p.partition('@')[2]}" for p in POLICIES}}
+MONITOR = {
+    "rollout/score_mean", "rollout/score_std", "rollout/verifier_mean", "rollout/reward_model_mean", "rollout/kl_mean",
+    "rollout/entropy", "rollout/completion_length", "rollout/eos_rate",
+}  # fmt: skip
+HISTORY = {
+    "base_model": {"loss/nll", "train/grad_norm"},
+    "sft": {"loss/nll", "train/grad_norm"},
+    "reward_model": {"loss/bradley_terry", "train/accuracy"},
+    "policy@ppo-0": MONITOR | {
+        "loss/policy", "loss/value", "policy/approx_kl", "policy/clip_fraction", "value/explained_variance", "train/grad_norm",
+    },
+    "policy@grpo-0": MONITOR | {"loss/policy", "loss/kl", "policy/zero_std_groups", "train/grad_norm"},
+    "policy@dpo-0": {
+        "loss/dpo", "train/accuracy", "train/margin", "train/chosen_logratio", "train/rejected_logratio", "train/grad_norm",
+    },
+    "policy@raft-0": MONITOR | {"rollout/best_score_mean", "loss/nll", "train/grad_norm"},
+}  # fmt: skip
+
+
+def report(stage):
+    head, _, variant = stage.partition("@")
+    return f"reports/{head}/{variant}" if variant else f"reports/{head}"
+
+
+def namespace(stage):
+    values = PARAMS
+    for part in stage.removesuffix("-0").split("@"):
+        values = values[part]
+    return values
+
+
+@pytest.mark.parametrize("stage", MODELS)
+def test_models_load_with_plain_transformers(project, stage):
+    folder = project.folder / MODELS[stage]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer("left ab Ask.\n", return_tensors="pt")
+    written = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert tokenizer.decode(written[0], skip_special_tokens=True).startswith("left ab Ask.")
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert not [file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_the_reward_model_loads_with_plain_transformers(project):
+    folder = project.folder / "models/reward_model"
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.num_labels == 1
+    assert model.config.score_std > 0
+    right, wrong = (f"{tokenizer.bos_token}left ab Ask.\nA: {digit}{tokenizer.eos_token}" for digit in "12")
+    scores = [model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits.item() for text in (right, wrong)]
+    assert scores[0] > scores[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_receipts_name_the_run_and_the_outputs(project, stage):
+    receipt = project.receipt(stage)
+    run = project.client().get_run(receipt["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == run.data.tags["stage"] == stage
+    assert receipt["outs"]
+    assert receipt["outs"] == {out: digest(project.folder / out) for out in receipt["outs"]}
+
+
+def test_every_stage_has_one_run(project):
+    client = project.client()
+    runs = client.search_runs([client.get_experiment_by_name("realign").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted(STAGES)
+
+
+@pytest.mark.parametrize("stage", HISTORY)
+def test_history_has_the_promised_metrics(project, stage):
+    history = read_json(project.folder / report(stage) / "history.json")
+    assert {key for row in history for key in row} == HISTORY[stage] | {"step"}
+    steps = [row["step"] for row in history]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    assert all(torch.isfinite(torch.tensor([value for row in history for value in row.values()])))
+
+
+@pytest.mark.parametrize("stage", HISTORY)
+def test_the_docstring_explains_every_metric(stage):
+    """Those of the monitor are explained there; `<component>_mean` stands for each reward component."""
+    module = importlib.import_module(STAGES[stage].split()[0])
+    explained = module.__doc__ + importlib.import_module("tasks.feedback.monitor").__doc__
+    named = set(re.findall(r"\b(?:loss|policy|rollout|train|value)/\w+", explained))
+    named |= {"rollout/verifier_mean", "rollout/reward_model_mean"}
+    assert HISTORY[stage] <= named
+
+
+@pytest.mark.parametrize(("stage", "figures"), [
+    ("base_model", {"parameters", "perplexity"}),
+    ("reward_model", {"accuracy", "accuracy_low", "accuracy_high", "accuracy_ceiling", "gold_correlation"}),
+])  # fmt: skip
+def test_promised_figures_are_recorded(project, stage, figures):
+    assert figures <= project.receipt(stage)["metrics"].keys()
+
+
+@pytest.mark.parametrize("stage", HISTORY)
+def test_mlflow_has_params_and_metrics_by_step(project, stage):
+    run = project.client().get_run(project.receipt(stage)["run_id"])
+    assert run.data.params.items() >= {"runtime.seed": "0", "runtime.device": "cpu"}.items()
+    for key, value in namespace(stage).items():
+        if not isinstance(value, dict):
+            assert run.data.params[key] == str(value)
+    history = read_json(project.folder / report(stage) / "history.json")
+    for metric in HISTORY[stage]:
+        points = project.client().get_metric_history(run.info.run_id, metric)
+        assert [point.step for point in points] == [row["step"] for row in history]
+        assert [round(point.value, 6) for point in points] == [row[metric] for row in history]
+
+
+@pytest.mark.parametrize("stage", [*MODELS, "reward_model"])
+def test_mlflow_has_the_model(project, stage):
+    folder = MODELS.get(stage, "models/reward_model")
+    listed = {file.path for file in project.client().list_artifacts(project.receipt(stage)["run_id"], folder)}
+    assert f"{folder}/model.safetensors" in listed
+    assert f"{folder}/config.json" in listed
+
+
+@pytest.mark.parametrize("stage", ["policy@ppo-0", "policy@grpo-0", "policy@raft-0"])
+def test_samples_to_read(project, stage, tmp_path):
+    rows = read_table(project.folder / report(stage) / "samples.parquet")
+    assert [row["step"] for row in rows] == [step for step in (0, 10, 20) for _ in range(4)]
+    assert all(row["prompt"].endswith("Ask.\n") for row in rows)
+    run_id = project.receipt(stage)["run_id"]
+    with open(project.client().download_artifacts(run_id, "samples.json", str(tmp_path))) as stream:
+        assert len(json.load(stream)["data"]) == len(rows)
+
+
+def test_dpo_and_the_reward_model_start_at_ln_2(project):
+    for stage, loss in (("policy@dpo-0", "loss/dpo"), ("reward_model", "loss/bradley_terry")):
+        first = read_json(project.folder / report(stage) / "history.json")[0]
+        assert first[loss] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_grpo_starts_without_any_distance_to_its_reference(project):
+    first = read_json(project.folder / report("policy@grpo-0") / "history.json")[0]
+    assert first["loss/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert first["rollout/kl_mean"] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_mean_entropy_of_an_untouched_policy_is_that_of_the_sft_model(project):
+    """All on-policy methods draw the same first rollout: same seed, same prompts, same policy."""
+    firsts = [read_json(project.folder / report(stage) / "history.json")[0] for stage in ("policy@ppo-0", "policy@grpo-0")]
+    assert firsts[0]["rollout/entropy"] == firsts[1]["rollout/entropy"]
+    assert firsts[0]["rollout/score_mean"] == firsts[1]["rollout/score_mean"]

@@ -1,0 +1,118 @@
+"""Bad input to a real stage: one clear sentence, exit code 1, nothing half-written."""
+
+import shutil
+
+import pytest
+
+from tasks.core.files import digest, read_table, write_table
+
+
+@pytest.fixture
+def again(project, tmp_path):
+    return project.copy(tmp_path / "project")
+
+
+def refused(project, stage, *words):
+    """Exactly one sentence on stderr, and no output has changed."""
+    before = {folder: digest(project.folder / folder) for folder in ("models", "reports")}
+    done = project.run(stage)
+    assert done.code == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    sentence = done.stderr.strip()
+    assert sentence.startswith(stage)
+    assert all(word in sentence for word in words), sentence
+    assert before == {folder: digest(project.folder / folder) for folder in before}
+    assert not (project.folder / f"runs/{stage}.json").exists()
+    return True
+
+
+@pytest.mark.parametrize(("stage", "namespace", "values", "says"), [
+    ("policy@ppo-0", "policy.ppo", {"group_size": 5}, "rollout_batch_size (32) must be a multiple of group_size (5)"),
+    ("policy@ppo-0", "policy.ppo", {"batch_size": 24}, "rollout_batch_size (32) must be a multiple of batch_size (24)"),
+    ("policy@ppo-0", "policy.ppo", {"micro_batch_size": 6}, "batch_size (16) must be a multiple of micro_batch_size (6)"),
+    ("policy@ppo-0", "policy.ppo", {"kl_in": "loss"}, "`policy.ppo.kl_in`"),
+    ("policy@grpo-0", "policy.grpo", {"group_size": 1}, "at least 2 completions"),
+    ("policy@grpo-0", "policy.grpo", {"micro_batch_size": 5}, "must be a multiple of micro_batch_size (5)"),
+    ("policy@grpo-0", "policy.grpo", {"kl_estimator": "k4"}, "'k1', 'k2' or 'k3'"),
+    ("policy@grpo-0", "policy.grpo", {"reduction": "mean"}, "`policy.grpo.reduction` is 'mean'"),
+    ("policy@grpo-0", "policy.grpo", {"rewards": {}}, "unknown key `policy.grpo.rewards`; did you mean `reward`?"),
+    ("policy@grpo-0", "policy.grpo", {"reward": {"verifer": 1.0}}, "name some of reward_model, verifier"),
+    ("policy@dpo-0", "policy.dpo", {"beta": -0.1}, "`policy.dpo.beta` is -0.1; it should be greater than 0"),
+    ("policy@dpo-0", "policy.dpo", {"batch_size": 100_000}, "batch_size 100000 is larger than the data"),
+    ("policy@raft-0", "policy.raft", {"rollout_batch_size": 1024}, "larger than"),
+    ("sft", "sft", {"learning_rate": "fast"}, "`sft.learning_rate` is 'fast'"),
+    ("sft", "runtime", {"device": "cuda:99"}, "`runtime.device`"),
+    ("sft", "runtime", {"threads": 0}, "`runtime.threads`"),
+    ("base_model", "base_model", {"source": "no/such/folder"}, "does not exist"),
+    ("base_model", "base_model", {"source": "models/tokenizer"}, "not a model folder"),
+    ("base_model", "base_model", {"source": "owner/name"}, "revision"),
+    ("base_model", "base_model", {"source": "owner/name", "revision": "0" * 40}, "owner/name"),
+    ("base_model", "base_model", {"num_attention_heads": 3}, "num_attention_heads"),
+])  # fmt: skip
+def test_params(again, stage, namespace, values, says):
+    again.set(namespace, **values)
+    assert refused(again, stage, says)
+
+
+def test_a_prompt_longer_than_the_context(again):
+    """Rotary positions would extrapolate in silence, learned ones would crash."""
+    again.set("base_model", max_position_embeddings=8)
+    assert again.run("base_model").code == 0
+    assert refused(again, "sft", "max_position_embeddings")
+
+
+@pytest.mark.parametrize(("stage", "missing"), [
+    ("sft", "models/base"), ("sft", "reports/validate_data"), ("reward_model", "data/preferences.parquet"),
+    ("policy@dpo-0", "reports/validate_preferences"), ("policy@ppo-0", "models/reward_model"),
+])  # fmt: skip
+def test_a_missing_dependency(again, stage, missing):
+    path = again.folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert refused(again, stage, f"{missing} is missing; `dvc repro {stage}` makes it")
+
+
+@pytest.mark.parametrize(("stage", "table"), [
+    ("base_model", "data/prepared/corpus.parquet"),
+    ("sft", "data/prepared/demonstrations.parquet"),
+    ("policy@dpo-0", "data/preferences.parquet"),
+    ("policy@grpo-0", "data/prepared/prompts.parquet"),
+])  # fmt: skip
+def test_an_empty_table(again, stage, table):
+    write_table(again.folder / table, [])
+    assert refused(again, stage)
+
+
+@pytest.mark.parametrize(("split", "says"), [("train", "batch_size"), ("test", "no held-out pairs")])
+def test_preferences_of_one_split_only(again, split, says):
+    path = again.folder / "data/preferences.parquet"
+    write_table(path, [row for row in read_table(path) if row["split"] != split])
+    assert refused(again, "reward_model", says)
+
+
+def test_no_validation_prompts_to_standardise_on(again):
+    path = again.folder / "data/prepared/prompts.parquet"
+    write_table(path, [row for row in read_table(path) if row["split"] != "validation"])
+    assert refused(again, "reward_model", "validation")
+
+
+def test_prompts_without_answers_cannot_be_verified(again):
+    path = again.folder / "data/prepared/prompts.parquet"
+    write_table(path, [row | {"answer": None} for row in read_table(path)])
+    assert refused(again, "policy@grpo-0", "no answers to check")
+
+
+@pytest.mark.parametrize("stage", ["sft", "policy@grpo-0"])
+def test_a_loss_that_is_not_finite(again, stage):
+    namespace = stage.removesuffix("-0").replace("@", ".")
+    again.set(namespace, learning_rate=1.0e30)
+    assert refused(again, stage, "loss/", "nan at step", f"lower `{namespace}.learning_rate`")
+    (run,) = again.runs(stage)[:1]
+    assert run.info.status == "FAILED"
+
+
+def test_a_model_folder_is_taken_as_it_is(again):
+    """base_model.source: a folder, no further training: the same weights."""
+    again.set("base_model", source="models/sft", num_steps=0)
+    assert again.run("base_model").code == 0
+    weights = [(again.folder / folder / "model.safetensors").read_bytes() for folder in ("models/base", "models/sft")]
+    assert weights[0] == weights[1]

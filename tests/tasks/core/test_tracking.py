@@ -1,0 +1,180 @@
+"""What a stage tells MLflow, on a real sqlite database: complete, in its place, and never a reason to stop."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tasks.core import tracking
+from tasks.core.errors import InputError
+from tasks.core.files import digest, read_json, write_json
+from tasks.core.tracking import SPOOL, Tracker, connect, mark
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch, database):
+    """A client of the database that trackers in this folder use."""
+    (tmp_path / "mlflow.db").write_bytes(database.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv(tracking.PIPELINE_RUN_ID, raising=False)
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def tracker(**options):
+    return Tracker(**({"name": "sft", "tags": {"stage": "sft"}, "params": {"learning_rate": 0.1}} | options))
+
+
+def points(client, run_id, key):
+    return [(point.step, point.value) for point in client.get_metric_history(run_id, key)]
+
+
+def test_params_tags_and_metrics(client):
+    open_run = tracker(params={f"key{number}": number for number in range(150)} | {"none": None, "list": [1, 2]})
+    for step in range(3):
+        open_run.metrics({"loss/nll": 1.0 / (step + 1)}, step)
+    open_run.metrics({"accuracy": 0.5})
+    open_run.tag("stage.policy@ppo-0", "ran")
+    open_run.finish("FINISHED")
+    run = client.get_run(open_run.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.data.params) == 152
+    assert (run.data.params["none"], run.data.params["list"]) == ("None", "[1, 2]")
+    assert points(client, open_run.run_id, "loss/nll") == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
+    assert run.data.metrics["accuracy"] == 0.5
+    assert run.data.tags["stage.policy.ppo-0"] == "ran"  # MLflow refuses "@" in a key
+
+
+def test_more_points_than_one_batch_may_hold(client):
+    open_run = tracker()
+    for step in range(1500):
+        open_run.metrics({"loss/nll": float(step)}, step)
+    open_run.finish("FINISHED")
+    assert len(points(client, open_run.run_id, "loss/nll")) == 1500
+
+
+def test_metrics_are_seen_while_the_run_goes_on(client):
+    open_run = tracker()
+    open_run.metrics({"loss/nll": 1.0}, 0)
+    open_run._sent_at = time.monotonic() - 3
+    open_run.metrics({"loss/nll": 0.5}, 1)
+    assert len(points(client, open_run.run_id, "loss/nll")) == 2
+
+
+def test_a_continued_run_leaves_out_what_is_there_already(client):
+    first = tracker()
+    for step in range(5):
+        first.metrics({"loss/nll": float(step)}, step)
+    first.finish("KILLED")
+    second = tracker(resume=first.run_id)
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    for step in range(3, 8):
+        second.metrics({"loss/nll": float(step)}, step)
+    second.finish("FINISHED")
+    assert second.run_id == first.run_id
+    assert points(client, first.run_id, "loss/nll") == [(step, float(step)) for step in range(8)]
+
+
+def test_the_parent_is_the_run_of_the_flow(client, monkeypatch):
+    parent = tracker(name="align")
+    monkeypatch.setenv(tracking.PIPELINE_RUN_ID, parent.run_id)
+    child = tracker()
+    assert client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+    assert child.pipeline_run_id == parent.run_id
+
+
+def test_small_files_are_uploaded_and_large_ones_are_pointers(client, tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(tracking, "UPLOAD_LIMIT", 50)
+    write_json(tmp_path / "models/sft/config.json", {"a": 1})
+    write_json(tmp_path / "models/big/weights.json", list(range(100)))
+    open_run = tracker()
+    open_run.file(tmp_path / "models/sft", "models/sft")
+    open_run.file(tmp_path / "models/big", "models/big")
+    open_run.finish("FINISHED")
+    kept = Path(client.download_artifacts(open_run.run_id, "models", str(tmp_path_factory.mktemp("downloaded"))))
+    assert read_json(kept / "sft/config.json") == {"a": 1}
+    pointer = read_json(kept / "big/big.pointer.json")
+    assert pointer["md5"] == digest(tmp_path / "models/big")
+    assert pointer["bytes"] == (tmp_path / "models/big/weights.json").stat().st_size
+    assert pointer["fetch"].startswith("dvc pull ")
+
+
+def test_a_table_that_grows_is_listed_once(client):
+    """MLflow keeps the list of tables in a tag of at most 8,000 characters; a long run logs its samples hundreds of times."""
+    open_run = tracker()
+    for step in range(3):
+        open_run.table([{"step": step, "text": "ü"}], "samples")
+    open_run.table([{"x": 1}], "pairs")
+    open_run.finish("FINISHED")
+    run = client.get_run(open_run.run_id)
+    listed = [entry["path"] for entry in json.loads(run.data.tags["mlflow.loggedArtifacts"])]
+    assert sorted(listed) == ["pairs.json", "samples.json"]
+    assert run.info.status == "FINISHED"
+
+
+def test_data_sets_are_shown_by_content(client):
+    open_run = tracker()
+    open_run.input("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")
+    open_run.input("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")  # a resumed run says it again
+    (entry,) = client.get_run(open_run.run_id).inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")
+
+
+@pytest.mark.parametrize("refused", [
+    lambda run: run.metrics({"success.what?": 1.0}),
+    lambda run: run.tag("key", "x" * 10_000),
+], ids=["metric-name", "tag-length"])  # fmt: skip
+def test_what_mlflow_refuses_for_good_stops_neither_this_run_nor_the_next(client, refused):
+    """It cannot be sent later either: kept in the spool, it would refuse every stage that comes after."""
+    unlucky = tracker()
+    refused(unlucky)
+    unlucky.metrics({"loss/nll": 1.0}, 0)
+    unlucky.finish("FINISHED")
+    following = tracker(name="evaluate")
+    following.metrics({"loss/nll": 2.0}, 0)
+    following.finish("FINISHED")
+    assert client.get_run(following.run_id).info.status == "FINISHED"
+    assert client.get_run(unlucky.run_id).info.status == "FINISHED"
+    assert points(client, unlucky.run_id, "loss/nll") == [(0, 1.0)]
+
+
+def test_what_is_spooled_for_another_server_stops_nothing(client):
+    """The server went away for good, and MLFLOW_TRACKING_URI was unset, as the sentence of `connect` advises."""
+    SPOOL.mkdir(parents=True)
+    spooled = SPOOL / f"{'0' * 32}.jsonl"
+    spooled.write_text(json.dumps({"do": "metrics", "points": [["loss/nll", 1.0, 0, 0]]}) + "\n")
+    open_run = tracker()
+    open_run.metrics({"loss/nll": 1.0}, 0)
+    open_run.finish("FINISHED")
+    assert client.get_run(open_run.run_id).info.status == "FINISHED"
+
+
+def test_mark_ends_only_a_run_that_still_claims_to_run(client):
+    killed, finished = tracker(), tracker()
+    finished.finish("FINISHED")
+    for run in (killed, finished):
+        mark(run.run_id, "KILLED")
+    assert client.get_run(killed.run_id).info.status == "KILLED"
+    assert client.get_run(finished.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////proc/none/mlflow.db", "nonsense://x"])
+def test_an_unreachable_server_is_refused_quickly(client, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    asked = time.monotonic()
+    with pytest.raises(InputError, match="does not answer") as error:
+        connect()
+    assert time.monotonic() - asked < 15
+    assert uri in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_stages_that_start_together_make_the_database_once(nursery, tmp_path):
+    (tmp_path / "open.py").write_text("from tasks.core.tracking import Tracker\nTracker('sft', {}, {}).finish('FINISHED')\n")
+    together = [nursery.start(tmp_path, "open.py") for _ in range(3)]
+    assert [running.wait().code for running in together] == [0, 0, 0]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("realign")
+    assert len(client.search_runs([experiment.experiment_id])) == 3

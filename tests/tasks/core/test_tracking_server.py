@@ -1,0 +1,139 @@
+"""A real tracking server that goes away in the middle of a run: training goes on, and nothing is lost or doubled."""
+
+import shutil
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.server import constants
+
+from tasks.core.files import digest
+
+SERVER = """
+import sys
+import uvicorn
+from mlflow.server.fastapi_app import app
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+class Server:
+    """What `mlflow server` starts, as a process of its own; stop() and start() keep its port and its data."""
+
+    def __init__(self, folder, database, nursery):
+        shutil.copy(database, folder / "server.db")
+        (folder / "server.py").write_text(SERVER)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri, self.folder, self.nursery = f"http://127.0.0.1:{self.port}", folder, nursery
+        self.start()
+
+    def start(self):
+        environment = {
+            constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{self.folder / 'server.db'}",
+            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: str(self.folder / "artifacts"),
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        }
+        self.running = self.nursery.start(self.folder, f"server.py {self.port}", **environment)
+        while not self.answers():
+            assert self.running.alive(), self.running.wait().stderr
+            time.sleep(0.05)
+
+    def stop(self):
+        self.running.send(signal.SIGKILL)
+        assert self.running.wait().code == -signal.SIGKILL
+        assert not self.answers()
+
+    def answers(self):
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, database, nursery) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), database, nursery)
+    yield server
+    server.stop()
+
+
+def lose_server_in_the_middle(server, tiny, environment):
+    """Start the stage, stop the server when the stage has come to where it waits, let it go on."""
+    running = tiny.nursery.start(tiny.folder, "tiny.py", **environment)
+    while "waiting" not in running.output():
+        assert running.alive(), running.wait().stderr
+        time.sleep(0.01)
+    server.stop()
+    (tiny.folder / "go").touch()
+    return running.wait()
+
+
+def test_a_server_that_goes_away_and_comes_back(server, tiny, whole, tmp_path):
+    """The stage reaches step 6, the server dies, the stage goes on to step 9 and is terminated, the server is back, the stage
+    is run again: one run with every point once, all params, tables and files."""
+    client = MlflowClient(tracking_uri=server.uri)
+    environment = {"MLFLOW_TRACKING_URI": server.uri, "REALIGN_CHECKPOINT_SECONDS": "0", "TROUBLE": "wait 6 term 9"}
+    done = lose_server_in_the_middle(server, tiny, environment)
+    assert done.code == 143, done.stderr
+    assert "spool" in done.stderr
+    assert list((tiny.folder / ".scratch/spool").glob("*.jsonl"))
+
+    server.start()
+    (before,) = client.search_runs([client.get_experiment_by_name("realign").experiment_id])
+    assert tiny.run(MLFLOW_TRACKING_URI=server.uri).code == 0
+    (run,) = client.search_runs([client.get_experiment_by_name("realign").experiment_id])
+    assert run.info.run_id == before.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["num_steps"] == "12"
+    for metric in ("loss/square", "train/a"):
+        assert [point.step for point in client.get_metric_history(run.info.run_id, metric)] == list(range(12))
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"models", "data", "reports", "samples.json"}
+    kept = client.download_artifacts(run.info.run_id, "models/tiny", str(tmp_path))
+    assert digest(Path(kept)) == digest(tiny.folder / "models/tiny")
+    assert not list((tiny.folder / ".scratch/spool").glob("*.jsonl"))
+    assert tiny.outputs() == whole.outputs()
+
+
+def test_a_server_that_is_away_at_the_end(server, tiny, whole, tmp_path):
+    """The stage finishes without it, exit code 0 and all outputs; the next stage that reaches the server sends the rest."""
+    client = MlflowClient(tracking_uri=server.uri)
+    environment = {"MLFLOW_TRACKING_URI": server.uri, "TROUBLE": "wait 6", "MLFLOW_EXPERIMENT_NAME": "second"}
+    done = lose_server_in_the_middle(server, tiny, environment)
+    assert done.code == 0, done.stderr
+    assert "the tracking server is away" in done.stderr
+    assert tiny.outputs() == whole.outputs()
+    assert (tiny.folder / "runs/tiny.json").exists()
+
+    server.start()
+    shutil.rmtree(tiny.folder / "models")  # what is sent later is what was, not what is
+    (tiny.folder / "input.txt").write_text("4.0")
+    assert tiny.run(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME="second").code == 0
+    runs = client.search_runs([client.get_experiment_by_name("second").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    for run in runs:
+        assert [point.step for point in client.get_metric_history(run.info.run_id, "loss/square")] == list(range(12))
+    first = runs[-1].info.run_id
+    kept = client.download_artifacts(first, "models/tiny/weights.json", str(tmp_path))
+    assert Path(kept).read_bytes() == whole.outputs()["models/tiny/weights.json"]
+    assert not list((tiny.folder / ".scratch/spool").glob("*.jsonl"))
+
+
+def test_no_server_at_the_start(tiny):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: the connection is refused
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        asked = time.monotonic()
+        done = tiny.run(MLFLOW_TRACKING_URI=uri)
+    assert time.monotonic() - asked < 15
+    assert done.code == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert f"the tracking server {uri} does not answer" in done.stderr
+    assert not tiny.outputs()

@@ -1,0 +1,150 @@
+"""Evaluation: figures by hand on written answers, and the metrics file that `dvc metrics show` reads."""
+
+import math
+
+import pytest
+
+from tasks.core.files import read_json, read_table, write_json, write_table
+from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
+from tasks.feedback.prompts import Prompt
+from tests.project import ALGORITHMS
+
+PROMPTS = [Prompt("a", "left", [], "1"), Prompt("b", "right", [], "2"), Prompt("c", "left", [], "1"), Prompt("d", "x", [], "3")]
+SFT = Answers(
+    greedy=["A: 1", "A: 1", "A: 2", "A: 3"], sampled=["A: 1", "so A: 2", "none", "A: 3"],
+    greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[1.0, 2.0, 3.0, 4.0], kl=[0.0] * 4,
+    lengths=[3, 4, 1, 3], finished=[True, True, False, True],
+)  # fmt: skip
+POLICY = Answers(
+    greedy=["A: 1", "A: 2", "A: 1", "A: 4"], sampled=["A: 1", "A: 2", "A: 1", "A: 4"],
+    greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[1.0] * 4, kl=[0.5, 1.5, 1.0, 1.0],
+    lengths=[3] * 4, finished=[True] * 4,
+)  # fmt: skip
+
+
+def config(judge="verifier"):
+    return EvaluateConfig(num_prompts=4, judge=judge, bootstrap_samples=500)
+
+
+def test_figures_of_a_model_by_hand():
+    figures = figures_of(SFT, PROMPTS, "number")
+    assert figures["accuracy"] == 0.5
+    assert figures["sampled_accuracy"] == 0.75
+    assert figures["accuracy_low"] < 0.5 < figures["accuracy_high"]
+    assert (figures["score"], figures["length"], figures["eos_rate"]) == (2.5, 2.75, 0.75)
+    assert figures["distinct_bigrams"] == 1.0
+
+
+def test_a_win_counts_one_and_a_tie_half():
+    """By the verifier: tie, win, win, loss."""
+    figures = against(SFT, POLICY, PROMPTS, config(), "number", seed=0)
+    assert figures["win_rate"] == (0.5 + 1 + 1 + 0) / 4
+    assert figures["win_rate_low"] < figures["win_rate"] < figures["win_rate_high"]
+    assert figures["kl"] == 1.0
+    assert figures["kl_low"] < 1.0 < figures["kl_high"]
+
+
+def test_the_reward_model_as_judge():
+    """By the score: tie, win, loss, win."""
+    assert against(SFT, POLICY, PROMPTS, config("reward_model"), "number", seed=0)["win_rate"] == (0.5 + 1 + 0 + 1) / 4
+
+
+def test_a_model_against_itself_is_even():
+    figures = against(SFT, SFT, PROMPTS, config(), "number", seed=0)
+    assert (figures["win_rate"], figures["win_rate_low"], figures["win_rate_high"]) == (0.5, 0.5, 0.5)
+
+
+def test_without_answers_there_is_no_accuracy():
+    unanswered = [Prompt(prompt.id, prompt.text, [], None) for prompt in PROMPTS]
+    assert not {"accuracy", "sampled_accuracy"} & figures_of(SFT, unanswered, "number").keys()
+
+
+@pytest.mark.parametrize(("texts", "share"), [
+    (["a b a b"], 2 / 3),  # ab, ba, ab
+    (["a b", "a b"], 1 / 2),
+    (["a", ""], 0.0),
+    (["a b c", "d e f"], 1.0),
+])  # fmt: skip
+def test_distinct_bigrams(texts, share):
+    assert distinct_bigrams(texts) == pytest.approx(share)
+
+
+def test_rows_to_read():
+    rows = rows_of({"sft": SFT, "policy.ppo.0": POLICY}, PROMPTS, "number")
+    assert [row["model"] for row in rows[:2]] == ["sft", "policy.ppo.0"]
+    assert [row["correct"] for row in rows if row["model"] == "policy.ppo.0"] == [True, True, True, False]
+    assert len(rows) == 8
+
+
+def test_the_metrics_file_of_the_project(project):
+    metrics = read_json(project.folder / "reports/metrics.json")
+    assert metrics.keys() == {"contaminated", "sft", "reward_model", "prompt_oirl", "policy"}
+    assert metrics["contaminated"] == 0
+    assert metrics["reward_model"] == project.receipt("reward_model")["metrics"]
+    assert metrics["prompt_oirl"] == project.receipt("prompt_oirl")["metrics"]
+    assert metrics["policy"].keys() == set(ALGORITHMS)
+    for algorithm in ALGORITHMS:
+        figures = metrics["policy"][algorithm]["0"]
+        assert figures.keys() >= {"accuracy", "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_low", "kl_high"}
+        assert all(math.isfinite(value) for value in figures.values())
+        for figure in ("accuracy", "win_rate", "kl"):
+            assert figures[f"{figure}_low"] <= figures[figure] <= figures[f"{figure}_high"]
+    assert project.receipt("evaluate")["metrics"]["policy.ppo.0.kl"] == metrics["policy"]["ppo"]["0"]["kl"]
+
+
+def test_all_models_answer_the_same_prompts(project):
+    rows = read_table(project.folder / "reports/evaluate/completions.parquet")
+    by_model = {model: [row["id"] for row in rows if row["model"] == model] for model in {row["model"] for row in rows}}
+    assert by_model.keys() == {"sft", *(f"policy.{algorithm}.0" for algorithm in ALGORITHMS)}
+    assert len({tuple(ids) for ids in by_model.values()}) == 1
+    tests = read_table(project.folder / "data/prepared/prompts.parquet")
+    assert by_model["sft"] == [row["id"] for row in tests if row["split"] == "test"][:40]
+
+
+def test_what_the_policies_gained_is_told_as_it_is(project):
+    """Accuracies in the file are those of the completions in the table."""
+    metrics = read_json(project.folder / "reports/metrics.json")
+    rows = read_table(project.folder / "reports/evaluate/completions.parquet")
+    for algorithm in ALGORITHMS:
+        verdicts = [row["correct"] for row in rows if row["model"] == f"policy.{algorithm}.0"]
+        assert metrics["policy"][algorithm]["0"]["accuracy"] == pytest.approx(sum(verdicts) / len(verdicts), abs=1e-6)
+
+
+@pytest.fixture
+def again(project, tmp_path):
+    return project.copy(tmp_path / "project")
+
+
+def test_contamination_is_told(again):
+    write_json(again.folder / "reports/validate_data/verdict.json", {"passed": True, "contaminated": True})
+    assert again.run("evaluate").code == 0
+    assert read_json(again.folder / "reports/metrics.json")["contaminated"] == 1
+
+
+def test_no_answers_to_verify(again):
+    path = again.folder / "data/prepared/prompts.parquet"
+    write_table(path, [row | {"answer": None} for row in read_table(path)])
+    before = (again.folder / "reports/metrics.json").read_bytes()
+    done = again.run("evaluate")
+    assert done.code == 1
+    assert done.stderr == ("evaluate: the test prompts have no answers to verify; set `evaluate.judge` to reward_model\n")
+    assert (again.folder / "reports/metrics.json").read_bytes() == before
+    again.set("evaluate", judge="reward_model")
+    assert again.run("evaluate").code == 0
+    assert "accuracy" not in read_json(again.folder / "reports/metrics.json")["sft"]
+
+
+def test_no_test_prompts(again):
+    path = again.folder / "data/prepared/prompts.parquet"
+    write_table(path, [row for row in read_table(path) if row["split"] != "test"])
+    done = again.run("evaluate")
+    assert done.code == 1
+    assert done.stderr.startswith("evaluate: no test prompts")
+
+
+def test_a_policy_that_is_missing(again):
+    again.set("policy", seeds=[0, 1])
+    done = again.run("evaluate")
+    assert done.code == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "models/policy/ppo-1" in done.stderr

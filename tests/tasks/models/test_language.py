@@ -1,0 +1,128 @@
+"""Models are plain Hugging Face folders; what cannot be loaded safely is refused with one sentence."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tasks.core.errors import InputError
+from tasks.models.language import build_model, frozen_copy, load_model, load_policy, save_model
+
+SHAPE = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+    "max_position_embeddings": 32, "initializer_range": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    save_model(build_model(tokenizer, 0, **SHAPE), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy to break."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def refused(source, match, **options):
+    with pytest.raises(InputError, match=match) as error:
+        load_model(source, **options)
+    assert str(source) in str(error.value)
+    return len(str(error.value).splitlines()) == 1
+
+
+def test_the_seed_makes_the_weights_and_nothing_else(tokenizer):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second, third = (build_model(tokenizer, seed, **SHAPE) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.lm_head.weight, third.lm_head.weight)
+
+
+def test_any_tool_can_load_the_folder(saved, tokenizer):
+    model, again = AutoModelForCausalLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
+    ids = torch.tensor([tokenizer("two apples")["input_ids"]])
+    assert torch.equal(model(ids).logits, load_model(saved)(ids).logits)
+    assert again("two apples")["input_ids"] == ids[0].tolist()
+    assert (model.config.pad_token_id, model.config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert [file.name for file in saved.glob("*.bin")] == []
+
+
+def test_saving_the_same_weights_gives_the_same_bytes(saved, tmp_path):
+    model, tokenizer = load_policy(saved, "cpu")
+    save_model(model, tokenizer, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_dropout_stays_off(saved):
+    assert not load_policy(saved, "cpu")[0].training
+
+
+def test_a_frozen_copy_does_not_follow(saved):
+    model, _ = load_policy(saved, "cpu")
+    reference = frozen_copy(model)
+    model.lm_head.weight.data += 1
+    assert not torch.equal(reference.lm_head.weight, model.lm_head.weight)
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_no_such_folder(tmp_path):
+    assert refused(tmp_path / "nothing", "does not exist")
+    assert refused("nothing", "does not exist")
+
+
+def test_not_a_model_folder(tmp_path):
+    (tmp_path / "readme.txt").write_text("hello")
+    assert refused(tmp_path, "not a model folder")
+
+
+def test_pickled_weights_only(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert refused(folder, r"pickled weights only \(pytorch_model.bin\)")
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert refused(folder, "no .*safetensors weights")
+
+
+def test_damaged_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"not tensors at all")
+    assert refused(folder, "model")
+
+
+def test_broken_config(folder):
+    (folder / "config.json").write_text('{"model_type": "llama",')
+    assert refused(folder, "config")
+
+
+def test_weights_that_do_not_fill_the_model(folder):
+    """A layer that is in the config and not in the file must not be trained from random numbers."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert refused(folder, "missing|not in")
+
+
+def test_remote_code_is_not_run(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "made_up", "auto_map": {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    assert refused(folder, "model")
+    assert not (folder / "ran").exists()
+
+
+def test_a_hub_name_needs_a_revision():
+    assert refused("some-owner/some-model", "revision")
+
+
+def test_a_hub_name_while_offline():
+    """tests/conftest.py sets HF_HUB_OFFLINE."""
+    assert refused("some-owner/some-model", "offline|cache", revision="0" * 40)

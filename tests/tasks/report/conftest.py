@@ -1,0 +1,160 @@
+"""A small run, recorded by hand: every file the report reads, with numbers that can be told apart."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tasks.core.files import Row, write_json, write_table
+from tasks.report.drawing import house_style
+from tasks.report.figures import draw
+from tasks.report.page import page
+from tasks.report.recorded import Recorded, read
+from tests.project import write_params
+
+STEPS = 20
+RIGHT = {  # of prompts 0 to 5
+    "sft": [True, True, False, False, False, True],
+    "ppo": [True, True, True, True, False, True],
+    "grpo": [True, False, False, True, False, True],
+    "dpo": [False, True, True, False, False, False],
+}
+
+
+class Run:
+    """A folder of recorded files. Change `metrics`, `completions`, `prompts` or `choices`, then write(), then page()."""
+
+    def __init__(self, folder: Path, seeds: list[int], win_rates: dict[str, tuple[float, float]]):
+        self.folder, self.seeds, self.algorithms = folder, seeds, list(win_rates)
+        self.metrics: dict[str, Any] = {
+            "contaminated": 0,
+            "sft": figures(0),
+            "reward_model": {
+                "accuracy": 0.8123, "accuracy_low": 0.7901, "accuracy_high": 0.8345, "accuracy_ceiling": 0.9321,
+                "gold_correlation": 0.6543, "held_out_pairs": 321.0, "score_mean": 0.1, "score_std": 1.2,
+            },
+            "prompt_oirl": {
+                "success": 0.7654, "best_prompt_success": 0.6321, "oracle_success": 0.9012, "random_success": 0.4567,
+                "gain": 0.1333, "gain_low": 0.1011, "gain_high": 0.1655, "accuracy": 0.7788, "auc": 0.8899,
+            },
+            "policy": {
+                name: {str(seed): figures(10 * i + seed + 1, win_rates[name]) for seed in seeds}
+                for i, name in enumerate(self.algorithms)
+            },
+        }  # fmt: skip
+        models = ["sft", *(f"policy.{name}.{seed}" for name in self.algorithms for seed in seeds)]
+        self.completions: list[Row] = [
+            {
+                "model": model, "id": f"test-{i}", "prompt": f"query {i}\nDo it.\n", "completion": f"{model} says {i}",
+                "correct": RIGHT[model.split(".")[1] if "." in model else model][i], "score": round(0.1 * i + 0.01 * j, 4),
+            }
+            for i in range(6) for j, model in enumerate(models)
+        ]  # fmt: skip
+        self.prompts: list[Row] = [
+            {"prompt_id": "short", "prompt": "Be short.", "train_success": 0.4111, "test_success": 0.4222},
+            {"prompt_id": "steps", "prompt": "Go step by step.", "train_success": 0.6444, "test_success": 0.6321},
+        ]
+        choices = [("short", True, "short"), ("short", False, "steps"), ("steps", True, "short, steps"), ("steps", False, "")]
+        self.choices: list[Row] = [
+            {
+                "query_id": f"q{i}", "query": f"question {i}", "prompt_id": choices[i % 4][0],
+                "probability": round(0.3 + i / 40, 4), "correct": choices[i % 4][1], "right_prompts": choices[i % 4][2],
+            }
+            for i in range(24)
+        ]  # fmt: skip
+        self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
+        self.histories = {
+            "base_model": [{"step": 10 * i, "loss/nll": 6 / (i + 1)} for i in range(STEPS)],
+            "sft": [{"step": 10 * i, "loss/nll": 1 / (i + 1)} for i in range(STEPS)],
+            "reward_model": [{"step": i, "loss/bradley_terry": 0.69 - i / 99, "train/accuracy": i / 20} for i in range(STEPS)],
+            "prompt_oirl": [{"step": i, "loss/cross_entropy": 0.6 - i / 99} for i in range(STEPS)],
+        }
+
+    def write(self) -> "Run":
+        reports = self.folder / "reports"
+        matrix = {"algorithms": self.algorithms, "seeds": self.seeds}
+        write_params(self.folder, {"runtime": {"seed": 0, "threads": 1, "device": "cpu"}, "policy": matrix, "report": {}})
+        write_json(reports / "metrics.json", self.metrics)
+        for name, history in self.histories.items():
+            (reports / name).mkdir(parents=True, exist_ok=True)
+            if history:
+                write_json(reports / name / "history.json", history)
+        write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
+        write_table(reports / "prompt_oirl/prompts.parquet", self.prompts)
+        write_table(reports / "prompt_oirl/choices.parquet", self.choices)
+        write_table(reports / "evaluate/completions.parquet", self.completions)
+        for name, verdict in self.verdicts.items():
+            write_json(reports / name / "verdict.json", verdict)
+        for name in self.algorithms:
+            for seed in self.seeds:
+                write_json(reports / f"policy/{name}-{seed}/history.json", history_of(name, seed))
+        return self
+
+    def load(self) -> Recorded:
+        stage: Any = SimpleNamespace(dep=Path)  # all that reading asks of a stage
+        return read(stage)
+
+    def page(self) -> str:
+        recorded = self.load()
+        with house_style():
+            return page(recorded, draw(recorded))
+
+
+GATES = ("validate_data", "validate_preferences")
+BETTER, UNCLEAR, WORSE = (0.5211, 0.5811), (0.4711, 0.5311), (0.4111, 0.4711)
+
+
+def figures(number: int, win_rate: tuple[float, float] | None = None) -> dict[str, float]:
+    """Every figure of the evaluation, different for each number."""
+    offset = number / 1000
+    found = {
+        "accuracy": 0.65 + offset, "accuracy_low": 0.61 + offset, "accuracy_high": 0.69 + offset,
+        "sampled_accuracy": 0.45 + offset, "score": -0.05 + 10 * offset, "length": 20 + 100 * offset,
+        "eos_rate": 0.9 + offset, "distinct_bigrams": 0.55 + offset,
+    }  # fmt: skip
+    if win_rate:
+        low, high = win_rate
+        found |= {"win_rate": (low + high) / 2, "win_rate_low": low, "win_rate_high": high}
+        found |= {"kl": 0.8 + 10 * offset, "kl_low": 0.7 + 10 * offset, "kl_high": 0.9 + 10 * offset}
+    return {key: round(value, 6) for key, value in found.items()}
+
+
+def history_of(algorithm: str, seed: int) -> list[Row]:
+    if algorithm == "dpo":
+        sides = {"train/chosen_logratio": -0.1, "train/rejected_logratio": -3.0}
+        return [{"step": i, "loss/dpo": 0.69 - i / 50, "train/accuracy": 0.5 + i / 50, **sides} for i in range(STEPS)]
+    return [
+        {
+            "step": i, "rollout/score_mean": 0.02 * i + seed, "rollout/reward_model_mean": 0.02 * i + seed,
+            "rollout/verifier_mean": 0.5 + 0.01 * i, "rollout/kl_mean": 0.05 * i - 1e-6, "rollout/completion_length": 20.0 + i,
+            "rollout/entropy": 0.1, "rollout/eos_rate": 1.0,
+        }
+        for i in range(STEPS)
+    ]  # fmt: skip
+
+
+def expectations() -> list[Row]:
+    def one(table: str, column: str, failed: int = 0) -> Row:
+        rows = [{"index": i, "id": f"id-{i}", "reason": "overlap", "found": "'seen <b>before</b>'"} for i in range(failed)]
+        name, arguments = "expect_column_values_to_be_in_set", {"column": column, "value_set": [False], "notes": "it overlaps"}
+        return {
+            "table": table, "expectation": name, "arguments": arguments, "success": not failed, "checked": 900,
+            "failed": failed, "rows": rows,
+        }  # fmt: skip
+
+    return [one("prompts", "id"), one("overlap_corpus", "same"), one("overlap_corpus", "near")]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Makes a run below tmp_path and goes there, as a stage does."""
+
+    def make(seeds: tuple[int, ...] = (0,), name: str = "run", **win_rates: tuple[float, float]) -> Run:
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        return Run(folder, list(seeds), win_rates or {"ppo": BETTER, "grpo": UNCLEAR, "dpo": WORSE})
+
+    return make

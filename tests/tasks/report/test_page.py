@@ -1,0 +1,243 @@
+"""The page says what was recorded, all of it, and nothing else."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from tasks.core.files import write_json
+from tasks.report.drawing import house_style
+from tasks.report.figures import draw
+from tasks.report.recorded import Policy
+from tasks.report.template import LEAK
+from tasks.report.wording import verdict
+from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Run, expectations, figures, history_of
+
+MakeRun = Callable[..., Run]
+POLICY_KEYS = [
+    "accuracy", "accuracy_low", "accuracy_high", "sampled_accuracy", "win_rate", "win_rate_low", "win_rate_high",
+    "kl", "kl_low", "kl_high", "score", "length", "eos_rate", "distinct_bigrams",
+]  # fmt: skip
+READ_AS = {"kl": "{:.2f}", "score": "{:+.2f}", "length": "{:.1f}"}  # the others are percentages
+
+
+class Reader(HTMLParser):
+    """Tables as rows of (text, [(recorded value, shown text)]), all recorded values, and what is referred to."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tables: list[list[dict[str, Any]]] = []
+        self.values: list[tuple[float, str]] = []
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self._value: float | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        self.references += [str(found[key]) for key in ("src", "href", "xlink:href", "action", "data") if key in found]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append({"text": "", "values": []})
+        elif tag == "data":
+            self._value = float(str(found["value"]))
+
+    def handle_data(self, data: str) -> None:
+        if self.tables and self.tables[-1]:
+            self.tables[-1][-1]["text"] += data + " "
+        if self._value is not None:
+            self.values.append((self._value, data))
+            if self.tables and self.tables[-1]:
+                self.tables[-1][-1]["values"].append((self._value, data))
+            self._value = None
+
+
+def rows_of(html: str, caption: str) -> dict[str, dict[str, Any]]:
+    """Rows of the table with this caption, by the first word."""
+    begin = html.index(caption)
+    (table,) = Reader(html[html.rindex("<table", 0, begin) : html.index("</table>", begin)]).tables
+    return {row["text"].split()[0].rstrip(","): row for row in table[1:]}
+
+
+def shown(key: str, value: float) -> str:
+    style = next((form for start, form in READ_AS.items() if key.startswith(start)), None)
+    return (style.format(value) if style else f"{100 * value:.1f}").replace("-", "−")
+
+
+def test_comparison_shows_every_recorded_figure(make_run: MakeRun) -> None:
+    run = make_run().write()
+    rows = rows_of(run.page(), "The SFT model and each policy")
+    recorded = {"sft": run.metrics["sft"]} | {name: seeds["0"] for name, seeds in run.metrics["policy"].items()}
+    assert list(rows) == ["sft", "ppo", "grpo", "dpo"]
+    for name, found in recorded.items():
+        keys = [key for key in POLICY_KEYS if key in found]
+        assert rows[name]["values"] == [(found[key], shown(key, found[key])) for key in keys]
+
+
+def test_other_sections_show_every_recorded_figure(make_run: MakeRun) -> None:
+    run = make_run().write()
+    values = {value for value, _ in Reader(run.page()).values}
+    for section in ("reward_model", "prompt_oirl"):
+        recorded = {key: value for key, value in run.metrics[section].items() if key not in ("score_mean", "score_std")}
+        assert set(recorded.values()) <= values
+    assert 139584.0 in values
+    assert {row[key] for row in run.prompts for key in ("train_success", "test_success")} <= values
+
+
+def test_prompts_and_who_is_right_are_counted(make_run: MakeRun) -> None:
+    html = make_run().write().page()
+    prompts = rows_of(html, "The candidate prompts")
+    assert [prompts[name]["values"][-1][0] for name in ("short", "steps")] == [12, 12]
+    counted = rows_of(html, "Prompts by who is right")
+    for name in ("ppo", "grpo", "dpo"):
+        pairs = list(zip(RIGHT["sft"], RIGHT[name], strict=True))
+        expected = [sum(pair == each for pair in pairs) for each in ((0, 1), (1, 0), (1, 1), (0, 0))]
+        assert counted[name]["text"].split()[1:] == list(map(str, expected))
+
+
+def test_charts_show_every_recorded_step(make_run: MakeRun) -> None:
+    recorded = make_run(seeds=(0, 1)).write().load()
+    with house_style():
+        charts = draw(recorded)
+    (axes,) = charts["rollouts_score_mean"].axes
+    drawn = [list(line.get_ydata()) for line in axes.lines]
+    for algorithm in ("ppo", "grpo"):
+        for seed in (0, 1):
+            assert [row["rollout/score_mean"] for row in history_of(algorithm, seed)] in drawn
+    assert len(drawn) == 2 * 4  # each step, and the moving average
+    assert sorted(label.get_text() for label in axes.texts) == ["grpo", "ppo"]  # one name for all seeds
+    (axes,) = charts["optimization_gold"].axes
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [STEPS] * 4
+    diamonds = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "D"]
+    assert [[[policy.figures["kl"], policy.figures["sampled_accuracy"]]] for policy in recorded.policies] == diamonds[:-1]
+    assert diamonds[-1] == [[0.0, recorded.sft["sampled_accuracy"]]]
+    assert {"preference_dpo", "preference_accuracy", "preference_logratio"} <= charts.keys()
+
+
+def test_text_of_models_and_data_is_escaped(make_run: MakeRun) -> None:
+    run = make_run()
+    attack = '<script>alert("$style")</script><img src=x onerror=alert(1)>'
+    for row in run.completions:
+        row |= {"completion": attack, "prompt": attack}
+    for row in run.choices:
+        row["query"] = attack
+    run.prompts[0]["prompt"] = attack
+    run.verdicts["validate_data"]["expectations"][1] |= {"success": False, "failed": 1, "rows": [{"found": attack}]}
+    html = run.write().page()
+    assert attack not in html
+    assert html.count("&lt;script&gt;alert(&quot;$style&quot;)&lt;/script&gt;") > 20
+    assert not {"script", "img", "iframe", "object", "embed", "form"} & set(Reader(html).tags)
+
+
+def test_nothing_is_fetched(make_run: MakeRun) -> None:
+    html = make_run().write().page()
+    anchors = {f"#{name}" for name in re.findall(r'id="([^"]+)"', html)}
+    references = set(Reader(html).references) - {"data:,"}
+    assert references
+    assert references <= anchors
+    assert set(re.findall(r"url\(([^)]*)\)", html)) <= anchors
+    assert not re.search(r"https?:|//[a-z]|@import", html)
+    assert "default-src 'none'" in html
+
+
+def test_no_id_is_used_twice(make_run: MakeRun) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', make_run().write().page())
+    assert len(ids) > 100
+    assert len(ids) == len(set(ids))
+
+
+def test_absent_answers_are_dashes(make_run: MakeRun) -> None:
+    run = make_run()
+    for found in (run.metrics["sft"], *(seeds["0"] for seeds in run.metrics["policy"].values())):
+        for key in ("accuracy", "accuracy_low", "accuracy_high", "sampled_accuracy"):
+            del found[key]
+    for row in run.completions:
+        row["correct"] = None
+    run.metrics["prompt_oirl"] = {}
+    del run.metrics["reward_model"]["gold_correlation"], run.metrics["reward_model"]["accuracy_ceiling"]
+    html = run.write().page()
+    rows = rows_of(html, "The SFT model and each policy")
+    assert rows["ppo"]["text"].split().count("–") == 2 + 2  # two absent figures, and two intervals of others
+    assert "have no answers to check" in html
+    assert "The score rises most" in html
+    assert "only SFT" not in html
+    assert "best single" not in html
+
+
+@pytest.mark.parametrize("who", ["metrics", "validate_data", "validate_preferences"])
+def test_contamination_marks_every_table_and_chart(make_run: MakeRun, who: str) -> None:
+    run = make_run()
+    clean = run.write().page()
+    assert "ontaminated" not in clean.replace("Contamination", "")
+    if who == "metrics":
+        run.metrics["contaminated"] = 1
+    else:
+        run.verdicts[who]["contaminated"] = True
+        found = run.verdicts[who]["expectations"][1]
+        found |= {"success": False, "failed": 7, "rows": [{"index": 3, "found": "'seen <b>before</b>'"}]}
+    html = run.write().page()
+    assert html.index("Contaminated: test prompts were found") < html.index('class="verdict"')
+    figures_of_models = html[: html.index('<section id="validation">')]
+    assert figures_of_models.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") > 15
+    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 4
+    if who != "metrics":
+        assert "<code>overlap_corpus.same</code>: 7 of 900, it overlaps (&#x27;seen &lt;b&gt;before&lt;/b&gt;&#x27;)" in html
+
+
+def test_several_seeds_have_rows_and_a_mean(make_run: MakeRun) -> None:
+    run = make_run(seeds=(0, 3), ppo=BETTER, grpo=UNCLEAR).write()
+    html = run.page()
+    begin = html.index("<table")
+    (table,) = Reader(html[begin : html.index("</table>", begin)]).tables
+    names = [" ".join(row["text"].split()[:3]) for row in table[2:]]
+    assert [name.split(",")[0] for name in names] == ["ppo"] * 3 + ["grpo"] * 3
+    assert ["mean" in name for name in names] == [False, False, True] * 2
+    found = run.metrics["policy"]["ppo"]
+    means = [value for value, _ in table[4]["values"]]
+    keys = [key for key in POLICY_KEYS if not key.endswith(("_low", "_high"))]
+    assert means == pytest.approx([(found["0"][key] + found["3"][key]) / 2 for key in keys])
+    assert "in every seed; grpo does not." in html
+    assert "policy.ppo.0 says" in html
+    assert "policy.ppo.3 says" not in html
+
+
+@pytest.mark.parametrize(
+    ("standings", "sentence"),
+    [
+        ({"ppo": [BETTER], "dpo": [BETTER], "grpo": [UNCLEAR]}, "ppo and dpo beat SFT with 95 % confidence; grpo does not."),
+        ({"ppo": [BETTER], "dpo": [WORSE]}, "ppo beats SFT with 95 % confidence; dpo is worse than SFT."),
+        ({"ppo": [UNCLEAR], "dpo": [UNCLEAR]}, "No policy beats SFT with 95 % confidence."),
+        (
+            {"ppo": [BETTER, BETTER], "grpo": [BETTER, UNCLEAR], "dpo": [WORSE, UNCLEAR]},
+            "ppo beats SFT with 95 % confidence in every seed; dpo does not; grpo does in 1 of 2 seeds.",
+        ),
+    ],
+)
+def test_the_verdict_says_what_the_intervals_say(standings: dict[str, list[tuple[float, float]]], sentence: str) -> None:
+    policies = {
+        name: [Policy(name, seed, figures(seed, interval), []) for seed, interval in enumerate(intervals)]
+        for name, intervals in standings.items()
+    }
+    assert verdict(policies) == sentence
+
+
+def test_untrained_base_model_and_sparse_verdict(make_run: MakeRun) -> None:
+    """A loaded base model has no history; somebody else's verdict may have no details."""
+    run = make_run()
+    run.histories["base_model"] = []
+    run.verdicts["validate_data"] = {"contaminated": False}
+    html = run.write().page()
+    assert "imitation_sft-" in html
+    assert "imitation_base_model-" not in html
+    assert f"passed, {len(expectations())} of {len(expectations())} expectations hold" in html
+
+
+def test_stale_policies_are_ignored(make_run: MakeRun) -> None:
+    run = make_run()
+    clean = run.write().page()
+    write_json(run.folder / "reports/policy/raft-0/history.json", history_of("raft", 0))
+    assert run.page() == clean

@@ -1,0 +1,77 @@
+"""Advantages by hand, and the fast recursion against the written-out sum."""
+
+import pytest
+import torch
+
+from tasks.rl.advantages import gae, group_advantages
+from tests.reference import rl as slow
+
+
+def padded(lengths, seed=0):
+    """Random (batch, time) values that hold rubbish where the mask is 0."""
+    chance = torch.Generator().manual_seed(seed)
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return torch.randn(mask.shape, generator=chance), torch.randn(mask.shape, generator=chance), mask
+
+
+def test_gae_by_hand():
+    """γ = 1, λ = ½, one reward at the end: δ = (.2, .3, .4), so Â_3 = .4, Â_2 = .3 + .4/2, Â_1 = .2 + .5/2."""
+    rewards, values = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.1, 0.3, 0.6]])
+    advantages, returns = gae(rewards, values, torch.ones(1, 3), gamma=1.0, gae_lambda=0.5)
+    torch.testing.assert_close(advantages, torch.tensor([[0.45, 0.5, 0.4]]))
+    torch.testing.assert_close(returns, torch.tensor([[0.55, 0.8, 1.0]]))
+
+
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0), (0.99, 1.0)])
+def test_gae_equals_the_sum_it_stands_for(gamma, gae_lambda):
+    lengths = [5, 1, 3, 7]
+    values, rewards, mask = padded(lengths)
+    advantages, returns = gae(rewards * mask, values, mask, gamma, gae_lambda)
+    for row, length in enumerate(lengths):
+        expected = slow.gae_of_one(rewards[row, :length].tolist(), values[row, :length].tolist(), gamma, gae_lambda)
+        torch.testing.assert_close(advantages[row, :length], torch.tensor(expected))
+        torch.testing.assert_close(returns[row, :length], torch.tensor(expected) + values[row, :length])
+        assert not advantages[row, length:].any()
+        assert not returns[row, length:].any()
+
+
+def test_gae_ignores_what_the_value_function_says_of_padding():
+    values, rewards, mask = padded([2, 4])
+    other = torch.where(mask.bool(), values, 1e6)
+    assert torch.equal(gae(rewards * mask, values, mask, 1.0, 0.95)[0], gae(rewards * mask, other, mask, 1.0, 0.95)[0])
+
+
+def test_lambda_one_is_return_minus_value():
+    values, rewards, mask = padded([4, 4])
+    advantages, _ = gae(rewards, values, mask, 1.0, 1.0)
+    torch.testing.assert_close(advantages, rewards.flip(1).cumsum(1).flip(1) - values)
+
+
+def test_group_advantages_by_hand():
+    """Mean 2 and unbiased std 1; mean 5 and std 2."""
+    advantages = group_advantages(torch.tensor([1.0, 2.0, 3.0, 3.0, 5.0, 7.0]), 3, 0.0)
+    torch.testing.assert_close(advantages, torch.tensor([-1.0, 0.0, 1.0, -1.0, 0.0, 1.0]))
+    halved = group_advantages(torch.tensor([1.0, 2.0, 3.0]), 3, 1.0)
+    torch.testing.assert_close(halved, torch.tensor([-0.5, 0.0, 0.5]))
+
+
+@pytest.mark.parametrize("group_size", [2, 4, 8])
+def test_group_advantages_equal_their_slow_twin(group_size):
+    scores = torch.randn(32, generator=torch.Generator().manual_seed(group_size))
+    expected = torch.tensor(slow.group_advantages(scores.tolist(), group_size, 0.2))
+    torch.testing.assert_close(group_advantages(scores, group_size, 0.2), expected)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0, 0.1, 1e8 / 3])
+@pytest.mark.parametrize("std_floor", [0.0, 1e-4, 0.2])
+def test_a_group_of_equal_scores_has_exactly_zero_advantage(score, std_floor):
+    """Also without a floor, and where the mean of equal numbers is not that number in floating point."""
+    scores = torch.tensor([score] * 6 + [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    advantages = group_advantages(scores, 6, std_floor)
+    assert advantages[:6].eq(0).all()
+    assert advantages[6:].ne(0).all()
+
+
+def test_a_group_of_one_has_nothing_to_compare_with():
+    with pytest.raises(ValueError, match="at least 2"):
+        group_advantages(torch.ones(4), 1, 0.1)
