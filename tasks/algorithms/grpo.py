@@ -91,27 +91,25 @@ def train(config: GrpoConfig, stage: Stage) -> None:
         advantages = group_advantages(rewards, config.group_size, config.std_floor)[:, None]
 
         losses = torch.zeros(2)
-        all_ref_logprobs = []
-        for rows in torch.arange(len(rollout)).split(config.micro_batch_size):
-            micro = rollout.select(rows)
+        ref_logprobs = torch.zeros_like(rollout.logprobs)
+        for rows, micro in rollout.pieces(config.micro_batch_size):
             with torch.no_grad():
-                ref_logprobs = completion_logprobs(reference, micro, config.temperature)
+                ref_logprobs[rows, : micro.time] = completion_logprobs(reference, micro, config.temperature)
             logprobs = completion_logprobs(policy, micro, config.temperature)
             policy_loss = reduce_tokens(
                 clipped_policy_loss(logprobs, micro.logprobs, advantages[rows], config.clip_range),
                 micro.completion_mask, config.reduction, whole=rollout.completion_mask,
             )  # fmt: skip
             kl_loss = config.kl_coef * reduce_tokens(
-                kl_estimate(logprobs, ref_logprobs, config.kl_estimator),
+                kl_estimate(logprobs, ref_logprobs[rows, : micro.time], config.kl_estimator),
                 micro.completion_mask, config.reduction, whole=rollout.completion_mask,
             )  # fmt: skip
             (policy_loss + kl_loss).backward()
             losses += torch.tensor([policy_loss.item(), kl_loss.item()])
-            all_ref_logprobs.append(ref_logprobs)
         grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
 
         stage.log(step, {
-            **rollout_metrics(rollout, torch.cat(all_ref_logprobs), scores, components),
+            **rollout_metrics(rollout, ref_logprobs, scores, components),
             "loss/policy": losses[0],
             "loss/kl": losses[1],
             "policy/zero_std_groups": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),

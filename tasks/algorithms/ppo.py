@@ -38,7 +38,7 @@ from tasks.models.text import TaskConfig
 from tasks.rl.advantages import gae
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs, completion_logprobs_and_hidden
-from tasks.rl.masking import masked_mean, reduce_tokens, whiten
+from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
 
 
@@ -98,11 +98,12 @@ def train(config: PpoConfig, stage: Stage) -> None:
         scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
         mask = rollout.completion_mask
 
+        ref_logprobs, values = torch.zeros_like(rollout.logprobs), torch.zeros_like(rollout.logprobs)
         with torch.no_grad():
-            pieces = [rollout.select(rows) for rows in torch.arange(len(rollout)).split(config.micro_batch_size)]
-            ref_logprobs = torch.cat([completion_logprobs(reference, piece, config.temperature) for piece in pieces])
-            hidden = [completion_logprobs_and_hidden(policy, piece)[1] for piece in pieces]
-            values = torch.cat([value_head(states).squeeze(-1) for states in hidden])
+            for rows, micro in rollout.pieces(config.micro_batch_size):
+                ref_logprobs[rows, : micro.time] = completion_logprobs(reference, micro, config.temperature)
+                _, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
+                values[rows, : micro.time] = value_head(states).squeeze(-1)
         rewards = -config.kl_coef * kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask
         last_token = rollout.lengths - 1
         rewards[torch.arange(len(rollout)), last_token] += scores - config.missing_eos_penalty * ~rollout.finished
@@ -113,31 +114,30 @@ def train(config: PpoConfig, stage: Stage) -> None:
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.split(config.batch_size):
-                losses = torch.zeros(2)
-                for rows in batch_rows.split(config.micro_batch_size):
-                    micro = rollout.select(rows)
+                update, whole = torch.zeros(4), mask[batch_rows]
+                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
+                    rows, time = batch_rows[picked], micro.time
                     logprobs, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
                     new_values = value_head(states).squeeze(-1)
                     policy_loss = reduce_tokens(
-                        clipped_policy_loss(logprobs, micro.logprobs, advantages[rows], config.clip_range),
-                        micro.completion_mask, config.reduction, whole=mask[batch_rows],
+                        clipped_policy_loss(logprobs, micro.logprobs, advantages[rows, :time], config.clip_range),
+                        micro.completion_mask, config.reduction, whole,
                     )  # fmt: skip
                     value_loss = reduce_tokens(
-                        clipped_value_loss(new_values, values[rows], returns[rows], config.value_clip_range),
-                        micro.completion_mask, config.reduction, whole=mask[batch_rows],
+                        clipped_value_loss(new_values, values[rows, :time], returns[rows, :time], config.value_clip_range),
+                        micro.completion_mask, config.reduction, whole,
                     )  # fmt: skip
                     (policy_loss + config.value_coef * value_loss).backward()
-                    losses += torch.tensor([policy_loss.item(), value_loss.item()])
+                    with torch.no_grad():
+                        moved = clip_fraction(logprobs, micro.logprobs, config.clip_range)
+                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
+                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
+                        drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
+                        update += torch.stack([policy_loss, value_loss, moved, drift])
                 grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
-                moved = clip_fraction(logprobs.detach(), micro.logprobs, config.clip_range)
-                drift = kl_estimate(micro.logprobs, logprobs.detach(), "k3")
-                updates.append([
-                    *losses.tolist(),
-                    masked_mean(moved, micro.completion_mask).item(),
-                    masked_mean(drift, micro.completion_mask).item(),
-                ])  # fmt: skip
+                updates.append(update)
 
-        policy_loss_mean, value_loss_mean, clipped, approx_kl = torch.tensor(updates).mean(0)
+        policy_loss_mean, value_loss_mean, clipped, approx_kl = torch.stack(updates).mean(0)
         unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
         stage.log(step, {
             **rollout_metrics(rollout, ref_logprobs, scores, components),

@@ -71,7 +71,7 @@ def train(config: RaftConfig, stage: Stage) -> None:
         )  # fmt: skip
         scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
         groups = scores.view(-1, config.group_size)
-        best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1))
+        best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1)).trimmed()
 
         loss = reduce_tokens(-completion_logprobs(policy, best), best.completion_mask, "token_mean")
         loss.backward()

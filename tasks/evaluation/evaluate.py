@@ -35,7 +35,7 @@ from tasks.core.stage import Stage, flatten, run
 from tasks.core.statistics import paired_bootstrap, wilson
 from tasks.feedback.prompts import Prompt, load_prompts
 from tasks.feedback.verifier import is_correct
-from tasks.models.batch import Batch, collate
+from tasks.models.batch import collate
 from tasks.models.generate import ROWS_AT_ONCE, greedy, sample
 from tasks.models.language import load_policy
 from tasks.models.reward import load_reward_model, standardised_scores
@@ -117,8 +117,8 @@ def answer(
             generator=seeds.generator(stage.seed, "test samples", begin),
         )  # fmt: skip
         greedy_batch = collate(asked, best[begin : begin + ROWS_AT_ONCE], tokenizer.pad_token_id, stage.device)
-        answers.greedy_scores += score(reward_model, greedy_batch)
-        answers.sampled_scores += score(reward_model, rollout)
+        answers.greedy_scores += standardised_scores(reward_model, greedy_batch).tolist()
+        answers.sampled_scores += standardised_scores(reward_model, rollout).tolist()
         with torch.no_grad():
             log_ratio = (rollout.logprobs - completion_logprobs(reference, rollout)) * rollout.completion_mask
         answers.kl += log_ratio.sum(1).tolist()
@@ -126,11 +126,6 @@ def answer(
         answers.lengths += rollout.lengths.tolist()
         answers.finished += rollout.finished.tolist()
     return answers
-
-
-@torch.no_grad()
-def score(reward_model: Any, batch: Batch) -> list[float]:
-    return standardised_scores(reward_model, batch).tolist()
 
 
 def figures_of(answers: Answers, prompts: list[Prompt], verifier: str) -> dict[str, float]:

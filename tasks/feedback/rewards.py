@@ -32,7 +32,6 @@ class Scorer:
         self.verifier = verifier
         self.reward_model = load_reward_model(reward_model, device) if "reward_model" in weights else None
 
-    @torch.no_grad()
     def __call__(self, rollout: Rollout, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
 

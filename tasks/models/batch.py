@@ -3,7 +3,7 @@
 Every completion then begins in the same column, so (batch, time) tensors of completions line up without any index arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -40,12 +40,35 @@ class Batch:
         """Tokens of each completion: (batch,)."""
         return self.completion_mask.sum(1)
 
+    @property
+    def time(self) -> int:
+        """Columns of the completions."""
+        return self.completion_ids.shape[1]
+
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
 
     def select(self, rows: Tensor | slice) -> Self:
         """Some rows of every tensor."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def trimmed(self) -> Self:
+        """Without the columns that are padding in every row."""
+        prompt_start = int(self.prompt_mask.any(0).int().argmax())
+        time = int(self.lengths.max())
+
+        def cut(name: str, tensor: Tensor) -> Tensor:
+            if tensor.dim() == 1:
+                return tensor
+            return tensor[:, prompt_start:] if name.startswith("prompt_") else tensor[:, :time]
+
+        return type(self)(*(cut(field.name, getattr(self, field.name)) for field in fields(self)))
+
+    def pieces(self, size: int) -> Iterator[tuple[Tensor, Self]]:
+        """(rows, trimmed batch of those rows), rows of like length together: most of the padding is never computed."""
+        order = self.attention_mask.sum(1).argsort(stable=True)
+        for rows in order.split(size):
+            yield rows, self.select(rows).trimmed()
 
     def completions(self) -> list[list[int]]:
         """Token ids of each completion without padding, end-of-text included."""

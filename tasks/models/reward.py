@@ -7,11 +7,14 @@ so that every user of the folder can standardise it the same way.
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from tasks.models.batch import Batch
 from tasks.models.language import check_model_folder
+
+ROWS_AT_ONCE = 64
 
 
 def reward_model_from_policy(folder: Path, device: str) -> Any:
@@ -39,7 +42,10 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
     return outputs.logits[:, 0]
 
 
+@torch.no_grad()
 def standardised_scores(reward_model: Any, batch: Batch) -> Tensor:
     """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,)."""
-    config = reward_model.config
-    return (raw_scores(reward_model, batch) - config.score_mean) / config.score_std
+    scores = torch.zeros(len(batch), device=batch.completion_ids.device)
+    for rows, piece in batch.pieces(ROWS_AT_ONCE):
+        scores[rows] = raw_scores(reward_model, piece)
+    return (scores - reward_model.config.score_mean) / reward_model.config.score_std
