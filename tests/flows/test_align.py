@@ -19,7 +19,7 @@ def stage_tags(run: Any) -> dict[str, str]:
 def test_first_flow_runs_all_in_order_and_side_by_side(first: tuple[Project, Flow]) -> None:
     project, flow = first
     assert flow.code == 0, flow.err
-    assert flow.plan() == dict.fromkeys(STAGES, "depends") | {"prepare": "run"}
+    assert flow.plan() == dict.fromkeys(STAGES, "depends") | {"prepare": "run", "train": "run"}
     assert flow.happened() == dict.fromkeys(STAGES, "ran")
     at = {(what, name): time for what, name, _, time in project.journal()}
     assert at["end", "prepare"] < min(at["start", "work@a"], at["start", "work@b"], at["start", "fragile"])
@@ -91,20 +91,20 @@ def test_again_nothing_runs_and_the_runs_are_linked(finished: Project) -> None:
 
 def test_a_number_changed_and_put_back(finished: Project, server: str) -> None:
     made_by = {name: finished.receipt(name)["run_id"] for name in STAGES}
-    finished.set(train__learning_rate=0.002)
+    finished.set(work__a__scale=5)
     flow = finished.align(PREFECT_API_URL=server)
-    assert flow.happened() == dict.fromkeys(STAGES, "cached") | {"train": "ran", "evaluate": "ran"}
-    assert finished.receipt("train")["run_id"] != made_by["train"]
-    assert "params train.learning_rate 0.003 → 0.002" in flow.out
+    assert flow.happened() == dict.fromkeys(STAGES, "cached") | {"work@a": "ran", "evaluate": "ran"}
+    assert finished.receipt("work@a")["run_id"] != made_by["work@a"]
+    assert "params work.a.scale 2 → 5" in flow.out
 
     before = finished.journal()
-    finished.set(train__learning_rate=0.003)
+    finished.set(work__a__scale=2)
     flow = finished.align(PREFECT_API_URL=server)
-    assert flow.plan() == dict.fromkeys(STAGES, "cached") | {"train": "restore", "evaluate": "restore"}
-    assert flow.happened() == dict.fromkeys(STAGES, "cached") | {"train": "restored", "evaluate": "restored"}
+    assert flow.plan() == dict.fromkeys(STAGES, "cached") | {"work@a": "restore", "evaluate": "restore"}
+    assert flow.happened() == dict.fromkeys(STAGES, "cached") | {"work@a": "restored", "evaluate": "restored"}
     assert finished.journal() == before
     tags = stage_tags(finished.pipelines()[0])
-    assert tags["train"] == f"restored:{made_by['train']}"
+    assert tags["work.a"] == f"restored:{made_by['work@a']}"
     assert tags["evaluate"] == f"restored:{made_by['evaluate']}"
 
 
@@ -112,7 +112,7 @@ def test_a_failure_stops_only_what_depends_on_it(finished: Project, server: str)
     finished.set(fragile__fail=True, work__a__scale=4, runtime__device="cuda")
     flow = finished.align(PREFECT_API_URL=server, CUDA_VISIBLE_DEVICES="GPU-7")
     assert flow.code == 1
-    expected = {"fragile": "failed", "after_fragile": "not run", "work@a": "ran", "train": "ran", "evaluate": "ran"}
+    expected = {"fragile": "failed", "after_fragile": "not run", "work@a": "ran", "evaluate": "ran"}
     assert flow.happened() == dict.fromkeys(STAGES, "cached") | expected
     assert "because fragile failed" in flow.out
     assert flow.err.strip() == "fragile failed: fragile: told to fail by fragile.fail (see .scratch/logs/fragile.log)"
@@ -126,23 +126,25 @@ def test_a_failure_stops_only_what_depends_on_it(finished: Project, server: str)
     prefect = last_flow_run(server)
     assert prefect["state_type"] == "FAILED"
     states = {run["name"]: run["state_name"] for run in prefect["tasks"]}
-    expected = {"fragile": "Failed", "after_fragile": "NotReady", "work@a": "Ran", "train": "Ran", "evaluate": "Ran"}
+    expected = {"fragile": "Failed", "after_fragile": "NotReady", "work@a": "Ran", "evaluate": "Ran"}
     assert states == dict.fromkeys(STAGES, "Cached") | expected
 
 
 @pytest.mark.parametrize(
-    ("values", "arguments", "sentence"),
+    ("values", "arguments", "environment", "sentence"),
     [
-        ({"train__learning_rate": "fast"}, [], "`train.learning_rate` is 'fast'"),
-        ({"runtime__device": "cuda"}, [], "stage work@a asks for 1 GPUs (meta.gpus in dvc.yaml) and this machine has 0"),
-        ({}, ["--until", "trian"], "dvc.yaml has no stage `trian`; did you mean `train`?"),
+        ({"train__learning_rate": "fast"}, [], {}, "`train.learning_rate` is 'fast'"),
+        ({"runtime__device": "cuda"}, [], {"CUDA_VISIBLE_DEVICES": ""}, "stage work@a asks for 1 GPUs (meta.gpus in dvc.yaml)"),
+        ({}, ["--until", "trian"], {}, "dvc.yaml has no stage `trian`; did you mean `train`?"),
+        ({}, [], {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "the Prefect server http://127.0.0.1:9/api does not answer"),
+        ({}, [], {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "the tracking server http://127.0.0.1:9 does not answer"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_runs(
-    finished: Project, values: dict[str, Any], arguments: list[str], sentence: str
+    finished: Project, values: dict[str, Any], arguments: list[str], environment: dict[str, str], sentence: str
 ) -> None:
     finished.set(**values)
-    flow = finished.align(*arguments, CUDA_VISIBLE_DEVICES="")
+    flow = finished.align(*arguments, **environment)
     assert flow.code == 1
     assert sentence in flow.err
     assert len(flow.err.strip().splitlines()) == 1

@@ -42,18 +42,12 @@ def test_a_flow_that_is_ended_takes_everything_with_it(
     assert "RUNNING" not in {run["state_type"] for run in prefect["tasks"]}
     assert not (finished.folder / "models/train").exists()
 
-
-def test_after_a_crash_the_next_flow_goes_on(finished: Project, server: str) -> None:
-    finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
-    process = finished.start(PREFECT_API_URL=server)
-    wait_until(lambda: training(finished))
-    process.kill()
-    process.communicate()
-    finished.set(train__num_steps=3, train__seconds_per_step=0.0)
-    flow = finished.align("--until", "train", PREFECT_API_URL=server)
-    assert flow.code == 0, flow.err
-    assert flow.happened() == {"prepare": "cached", "train": "ran"}
-    assert [run.info.status for run in finished.pipelines()[:2]] == ["FINISHED", "KILLED"]
+    if number == signal.SIGKILL:
+        finished.set(train__num_steps=3, train__seconds_per_step=0.0)
+        flow = finished.align("--until", "train", PREFECT_API_URL=server)
+        assert flow.code == 0, flow.err
+        assert flow.happened() == {"train": "ran"}
+        assert finished.pipelines()[0].info.status == "FINISHED"
 
 
 def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None:

@@ -1,6 +1,7 @@
 """Devices are leased by id, never to two holders, and come back from the dead."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from flows.engine.slots import Slots, only_flow
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
-from tests.flows.toy import ROOT, wait_until
+from tests.flows.toy import ROOT
 
 HOLD = """
 import sys, time
@@ -37,10 +38,8 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slots:
 def test_never_two_holders_and_never_an_idle_device(gpus: Slots) -> None:
     holders: dict[str, int] = {"4": 0, "6": 0}
     lock = threading.Lock()
-    both_busy = 0.0
 
     def hold(count: int) -> None:
-        nonlocal both_busy
         with gpus.lease(count) as lease:
             mine = lease.devices["CUDA_VISIBLE_DEVICES"].split(",")
             assert len(mine) == count
@@ -92,14 +91,14 @@ def test_a_device_is_free_only_when_the_last_process_on_it_is_gone(gpus: Slots) 
     """The flow may be killed before its child: the child still holds the device."""
     with gpus.lease(2) as lease:
         child = subprocess.Popen(["sleep", "100"], pass_fds=lease.files)
+    command = [sys.executable, "-c", HOLD, "1"]
+    waiter = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    assert waiter.stdout is not None
     try:
-        waiter = subprocess.Popen([sys.executable, "-c", HOLD, "1"], env=os.environ | {"PYTHONPATH": str(ROOT)})
-        time.sleep(1)
-        assert waiter.poll() is None
+        assert select.select([waiter.stdout], [], [], 1.5)[0] == []
         child.kill()
         child.wait()
-        with pytest.raises(AssertionError):
-            wait_until(lambda: waiter.poll() is not None, 0.5)
+        assert waiter.stdout.readline() == "4\n"
     finally:
         child.kill()
         waiter.kill()

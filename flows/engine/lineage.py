@@ -1,0 +1,80 @@
+"""One MLflow run per flow, from which every stage can be reached: those that ran, and those that need not run again.
+
+The receipt runs/<stage>.json is an output of its stage, so it comes back from the cache together with what it vouches
+for: it always names the MLflow run that made the outputs in the workspace.
+"""
+
+import json
+import sys
+import threading
+from typing import Any, Literal
+
+from tasks.core.config import read_params
+from tasks.core.stage import RECEIPTS, SCRATCH, flatten, git_tags
+from tasks.core.tracking import Tracker, mark
+
+CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
+
+State = Literal["ran", "cached", "restored", "failed", "not run"]
+
+
+class PipelineRun:
+    """The flow's own run in MLflow, told of each stage as soon as it is settled."""
+
+    def __init__(self) -> None:
+        if CURRENT.exists():
+            mark_killed(CURRENT.read_text())
+        self._tracker = Tracker("align", {"flow": "align", **git_tags()}, flatten(read_params()))
+        self._lock = threading.Lock()
+        self._rows: list[dict[str, Any]] = []
+        self._ended = False
+        self.run_id = self._tracker.run_id
+        CURRENT.parent.mkdir(parents=True, exist_ok=True)
+        CURRENT.write_text(self.run_id)
+
+    def settled(self, name: str, state: State, why: str, seconds: float) -> State:
+        """Record what became of a stage. "ran" becomes "restored" where the receipt names an earlier run."""
+        receipt = _receipt(name) if state not in ("failed", "not run") else {}
+        if state == "ran" and receipt and receipt.get("pipeline_run_id") != self.run_id:
+            state = "restored"
+        made_by = receipt.get("run_id", "")
+        key = name.replace("@", ".")  # MLflow refuses "@"
+        with self._lock:
+            self._rows.append({"stage": name, "state": state, "why": why, "seconds": round(seconds, 1), "run_id": made_by})
+            self._tracker.tag(f"stage.{key}", f"{state}:{made_by}" if made_by else state)
+            self._tracker.metrics({f"{key}/{metric}": value for metric, value in receipt.get("metrics", {}).items()})
+        return state
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """The first word counts; a second is not heard."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            if self._rows:
+                self._tracker.table(self._rows, "stages")
+            self._tracker.finish(status)
+        CURRENT.unlink(missing_ok=True)
+
+
+def close_stage_run(name: str) -> None:
+    """The MLflow run of a stage whose process was killed: nobody else can end it. Run again, the stage continues it."""
+    for kept in (SCRATCH / name).glob("*/run_id"):
+        mark_killed(kept.read_text())
+
+
+def mark_killed(run_id: str | None) -> None:
+    """As far as MLflow still knows the run, and can be reached: the stage or flow that died matters more."""
+    if run_id:
+        try:
+            mark(run_id, "KILLED")
+        except Exception as error:
+            print(f"MLflow run {run_id} could not be marked as killed: {error}", file=sys.stderr)
+
+
+def _receipt(name: str) -> dict[str, Any]:
+    try:
+        found = json.loads((RECEIPTS / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,90 @@
+"""The child process of one stage: `dvc repro --single-item <stage>`, on the flow's leash.
+
+    python -m flows.engine.reproduce sft
+
+It differs from the dvc command in three ways: it waits for DVC's lock instead of giving up after three seconds (a stage
+that trained for hours must not fail at committing its outputs), it says by exit code whether only a lock was in the way,
+and it never leaves its stage alone: a signalled or orphaned dvc would let the stage run on.
+"""
+
+import logging
+import os
+import re
+import signal
+import sys
+
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+
+from flows.engine.leash import end_group, hold_leash
+from flows.engine.lockfile import protect
+from tasks.core.tracking import PIPELINE_RUN_ID
+
+FLOW_RUN_ID = "REALIGN_FLOW_RUN_ID"  # of Prefect, set by the flow for its children
+LOCKED = 75  # exit code: another process holds a lock of DVC; nothing was done, try again
+
+
+class Stopped(BaseException):
+    """SIGTERM, from the flow or because the flow is gone."""
+
+
+def main(name: str) -> int:
+    signal.signal(signal.SIGTERM, _stop)
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    protect()
+    orphaned = []
+
+    def pulled() -> None:
+        orphaned.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    hold_leash(pulled)
+    try:
+        code = _reproduce(name)
+    except Stopped:
+        code = 128 + signal.SIGTERM
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_group(os.getpgid(0))
+    if orphaned:
+        _speak_for_the_dead(name)
+    return code
+
+
+def _speak_for_the_dead(name: str) -> None:
+    """The flow was killed: nobody else is left to tell MLflow and Prefect. Imported here: no other child needs them."""
+    from flows.engine.lineage import close_stage_run, mark_killed
+
+    close_stage_run(name)
+    mark_killed(os.environ.get(PIPELINE_RUN_ID))
+    if os.environ.get(FLOW_RUN_ID):
+        from flows.engine.api import report_crash
+
+        report_crash(os.environ[FLOW_RUN_ID])
+
+
+def _reproduce(name: str) -> int:
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            repo.reproduce(targets=[name], single_item=True)
+    except DvcException as error:
+        reason = error.__cause__ or error
+        if isinstance(reason, LockError):
+            return LOCKED
+        reason = " ".join(str(reason).split()) or repr(reason)
+        said = re.search(r"exited with (-?\d+)$", reason)
+        status = int(said[1]) if said else None  # of the stage's command
+        if status is None:
+            print(f"{name}: {reason}", flush=True)
+        elif status < 0 or status > 128:  # the command itself, or the shell for it
+            print(f"{name}: killed by signal {-status if status < 0 else status - 128}", flush=True)
+        return 1  # the command has said why
+    return 0
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,112 @@
+"""The whole pipeline, small, as its users run it: `dvc repro`, and the Prefect flow in a second checkout.
+
+Both must leave the same bytes; a second run must do nothing; one changed number must run exactly what depends on it, and
+putting it back must bring the old outputs back without training.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.processes import ENVIRONMENT
+from tests.smoke.checkout import SMALL, assign, checkout
+
+BIN = Path(sys.executable).parent
+STAGES = {
+    "prepare_data", "validate_data", "base_model", "sft", "collect_preferences", "validate_preferences", "reward_model",
+    "policy@ppo-0", "policy@grpo-0", "policy@dpo-0", "policy@raft-0",
+    "collect_prompt_log", "prompt_oirl", "evaluate", "report",
+}  # fmt: skip
+
+
+def execute(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": "",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def small_checkout(folder: Path) -> Path:
+    checkout(folder)
+    assign(folder, SMALL.split())
+    return folder
+
+
+def ran(output: str) -> set[str]:
+    return set(re.findall(r"^Running stage '(.+)'", output, flags=re.MULTILINE))
+
+
+def lock(folder: Path) -> dict[str, Any]:
+    return YAML(typ="safe").load(folder / "dvc.lock")["stages"]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of every output but the receipts, which name the MLflow run and are read by no stage."""
+    outs = [out for stage in lock(folder).values() for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if not out["path"].startswith("runs/")}
+
+
+@pytest.fixture(scope="module")
+def repro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = small_checkout(tmp_path_factory.mktemp("repro"))
+    return folder, execute(folder, "dvc", "repro")
+
+
+def test_dvc_repro_alone_runs_and_records_everything(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = repro
+    assert done.returncode == 0, done.stderr
+    assert ran(done.stdout) == STAGES == lock(folder).keys()
+    receipts = {path.stem for path in (folder / "runs").glob("*.json")}
+    assert receipts == STAGES
+
+
+def test_metrics_show_lists_what_was_promised(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = repro
+    shown = execute(folder, "dvc", "metrics", "show", "--md").stdout
+    promised = ["sft.accuracy", "reward_model.accuracy", "prompt_oirl.success", "prompt_oirl.best_prompt_success"]
+    promised += ["prompt_oirl.oracle_success"]
+    for algorithm in ("ppo", "grpo", "dpo", "raft"):
+        promised += [f"policy.{algorithm}.0.{name}" for name in ("accuracy", "win_rate", "win_rate_low", "win_rate_high", "kl")]
+    assert [name for name in promised if name not in shown] == []
+
+
+def test_a_second_repro_runs_nothing(repro: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = repro
+    again = execute(folder, "dvc", "repro")
+    assert again.returncode == 0
+    assert ran(again.stdout) == set()
+
+
+def test_one_number_runs_what_depends_on_it_and_putting_it_back_restores(
+    repro: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = repro
+    before = hashes(folder)
+    assign(folder, ["policy.grpo.learning_rate=1.0e-3"])
+    changed = execute(folder, "dvc", "repro")
+    assert ran(changed.stdout) == {"policy@grpo-0", "evaluate", "report"}
+    assert hashes(folder)["models/policy/grpo-0"] != before["models/policy/grpo-0"]
+    assign(folder, ["policy.grpo.learning_rate=3.0e-4"])
+    back = execute(folder, "dvc", "repro")
+    assert ran(back.stdout) == set()
+    assert hashes(folder) == before
+
+
+def test_the_flow_in_another_checkout_leaves_the_same_bytes(
+    repro: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder, _ = repro
+    other = small_checkout(tmp_path)
+    done = execute(other, sys.executable, "-m", "flows.align")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    ours, theirs = hashes(folder), hashes(other)
+    assert len(ours) > 30
+    assert ours == theirs
