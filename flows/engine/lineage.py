@@ -10,6 +10,7 @@ import threading
 from typing import Any, Literal
 
 from tasks.core.config import read_params
+from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, flatten, git_tags
 from tasks.core.tracking import Tracker, mark
 
@@ -24,7 +25,8 @@ class PipelineRun:
     def __init__(self) -> None:
         if CURRENT.exists():
             mark_killed(CURRENT.read_text())
-        self._tracker = Tracker("align", {"flow": "align", **git_tags()}, flatten(read_params()))
+        tags = {"flow": "align", "mlflow.source.name": "python -m flows.align", **git_tags()}
+        self._tracker = Tracker("align", tags, flatten(read_params()))
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._ended = False
@@ -53,8 +55,21 @@ class PipelineRun:
             self._ended = True
             if self._rows:
                 self._tracker.table(self._rows, "stages")
+                self._tracker.describe(f"align: {self._cause()}", self._note())
             self._tracker.finish(status)
         CURRENT.unlink(missing_ok=True)
+
+    def _cause(self) -> str:
+        """What set this flow off, to tell it from others in a list: why the first stage was not simply cached."""
+        return next((row["why"] for row in self._rows if row["state"] != "cached"), "nothing changed")
+
+    def _note(self) -> str:
+        """The stages with links to the runs that made their outputs, which for a cached stage is an earlier one."""
+        lines = ["| stage | state | why |", "|---|---|---|"]
+        for row in self._rows:
+            link = f"[{row['state']}](#/experiments/{self._tracker.experiment_id}/runs/{row['run_id']})"
+            lines.append(f"| {row['stage']} | {link if row['run_id'] else row['state']} | {row['why']} |")
+        return "\n".join(lines)
 
 
 def close_stage_run(name: str) -> None:
@@ -68,8 +83,8 @@ def mark_killed(run_id: str | None) -> None:
     if run_id:
         try:
             mark(run_id, "KILLED")
-        except Exception as error:
-            print(f"MLflow run {run_id} could not be marked as killed: {error}", file=sys.stderr)
+        except InputError as error:
+            print(error, file=sys.stderr)
 
 
 def _receipt(name: str) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class Stage:
         return flatten(self.config.model_dump()) | flatten(shared)
 
     def _tags(self) -> dict[str, str]:
-        return {"stage": self.name, **git_tags()}
+        return {"stage": self.name, "mlflow.source.name": f"dvc repro {self.name}", **git_tags()}
 
     def _forget_others(self, keep: Path) -> None:
         """Checkpoints of other inputs are of no use any more; the runs they belong to were killed."""

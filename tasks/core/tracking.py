@@ -45,7 +45,8 @@ class Tracker:
         self.pipeline_run_id = os.environ.get(PIPELINE_RUN_ID)
         if self.pipeline_run_id:
             tags = tags | {"mlflow.parentRunId": self.pipeline_run_id}
-        self.run_id = resume or self.client.create_run(_experiment(self.client), run_name=name, tags=tags).info.run_id
+        self.experiment_id = _experiment(self.client)
+        self.run_id = resume or self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
         self._buffer: list[tuple[str, float, int, int]] = []
         self._sent_at = time.monotonic()
         self._offline_until = 0.0
@@ -75,6 +76,11 @@ class Tracker:
 
     def tag(self, key: str, value: str) -> None:
         self._do({"do": "tags", "values": {key.replace("@", "."): value}})  # MLflow refuses "@" in a key
+
+    def describe(self, name: str, note: str) -> None:
+        """Rename the run, and give its page a description in Markdown."""
+        self.tag("mlflow.runName", name)
+        self.tag("mlflow.note.content", note)
 
     def input(self, path: str, md5: str) -> None:
         """A dependency of the stage by content; shown as a data set of the run."""
@@ -129,10 +135,6 @@ def connect() -> "MlflowClient":
     """A client whose server answers; the sqlite file is created by one process at a time."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    import logging
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     uri = tracking_uri()
@@ -149,10 +151,15 @@ def connect() -> "MlflowClient":
 
 
 def mark(run_id: str, status: str) -> None:
-    """End a run whose own process could not: it was killed."""
+    """End a run whose own process could not: it was killed. A run that MLflow no longer knows needs no mark."""
+    from mlflow.exceptions import MlflowException
+
     client = connect()
-    if client.get_run(run_id).info.status == "RUNNING":
-        client.set_terminated(run_id, status)
+    try:
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, status)
+    except MlflowException as error:
+        print(f"MLflow run {run_id} could not be marked {status}: {_short(error)}", file=sys.stderr)
 
 
 def drain(client: "MlflowClient") -> None:
@@ -172,8 +179,9 @@ def _experiment(client: "MlflowClient") -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    local = tracking_uri().startswith("sqlite:")
-    return str(client.create_experiment(name, artifact_location=Path("mlartifacts").resolve().as_uri() if local else None))
+    folder = Path("mlartifacts").resolve().as_uri() if tracking_uri().startswith("sqlite:") else None
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens it as training runs
+    return str(client.create_experiment(name, artifact_location=folder, tags=kind))
 
 
 def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
