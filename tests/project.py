@@ -45,8 +45,8 @@ PARAMS: dict[str, Any] = {
         "algorithms": ALGORITHMS,
         "seeds": [0],
         "ppo": ON_POLICY | {
-            "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 3.0e-3,
-            "kl_coef": 0.02, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
+            "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
+            "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
             "value_coef": 0.1, "value_clip_range": 0.2, "gamma": 1.0, "gae_lambda": 0.95, "missing_eos_penalty": 0.5,
         },
         "grpo": ON_POLICY | {

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from tasks.core.files import digest, read_table, write_table
+from tasks.models.tokenizer import train_tokenizer
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def refused(project, stage, *words):
     ("sft", "runtime", {"device": "cuda:99"}, "`runtime.device`"),
     ("sft", "runtime", {"threads": 0}, "`runtime.threads`"),
     ("base_model", "base_model", {"source": "no/such/folder"}, "does not exist"),
-    ("base_model", "base_model", {"source": "models/tokenizer"}, "not a model folder"),
+    ("base_model", "base_model", {"source": "models/sft"}, "models/sft is not pinned"),
+    ("base_model", "base_model", {"source": "models/sft", "revision": "0" * 32}, "write `revision: "),
     ("base_model", "base_model", {"source": "owner/name"}, "revision"),
     ("base_model", "base_model", {"source": "owner/name", "revision": "0" * 40}, "owner/name"),
     ("base_model", "base_model", {"num_attention_heads": 3}, "num_attention_heads"),
@@ -68,7 +70,7 @@ def test_a_prompt_longer_than_the_context(again):
 def test_a_missing_dependency(again, stage, missing):
     path = again.folder / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert refused(again, stage, f"{missing} is missing; `dvc repro {stage}` makes it")
+    assert refused(again, stage, f"{missing} is missing; if a stage makes it")
 
 
 @pytest.mark.parametrize(("stage", "table"), [
@@ -110,9 +112,21 @@ def test_a_loss_that_is_not_finite(again, stage):
     assert run.info.status == "FAILED"
 
 
+def test_a_folder_that_is_no_model(again):
+    again.set("base_model", source="models/tokenizer", revision=digest(again.folder / "models/tokenizer"))
+    assert refused(again, "base_model", "not a model folder")
+
+
+def test_a_model_with_another_tokenizer(again):
+    train_tokenizer(["quite different words"], 290).save_pretrained(again.folder / "models/tokenizer")
+    again.set("base_model", source="models/sft", revision=digest(again.folder / "models/sft"), num_steps=0)
+    assert refused(again, "base_model", "set `prepare_data.tokenizer` to the same source")
+
+
 def test_a_model_folder_is_taken_as_it_is(again):
-    """base_model.source: a folder, no further training: the same weights."""
-    again.set("base_model", source="models/sft", num_steps=0)
-    assert again.run("base_model").code == 0
+    """base_model.source: a pinned folder, no further training: the same weights."""
+    again.set("base_model", source="models/sft", revision=digest(again.folder / "models/sft"), num_steps=0)
+    done = again.run("base_model")
+    assert done.code == 0, done.stderr
     weights = [(again.folder / folder / "model.safetensors").read_bytes() for folder in ("models/base", "models/sft")]
     assert weights[0] == weights[1]

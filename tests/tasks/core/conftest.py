@@ -27,7 +27,7 @@ import torch
 from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import write_json
+from tasks.core.files import write_json, write_table
 from tasks.core.stage import run
 
 
@@ -81,9 +81,13 @@ def work(config, stage):
                   samples=[{"step": step, "prompt": "x", "completion": "y", "score": 0.5}])
     stage.record(final_loss=loss.item())
     folder = stage.out("models/tiny")
-    write_json(folder / "weights.json", [model.weight.item(), model.bias.item()])
+    folder.mkdir(exist_ok=True)
+    if full := os.environ.get("FULL_DISK"):
+        (folder / full).symlink_to("/dev/full")
     if extra := os.environ.get("EXTRA_FILE"):
         write_json(folder / extra, 1)
+    write_json(folder / "weights.json", [model.weight.item(), model.bias.item()])
+    write_table(folder / "weights.parquet", [{"a": model.weight.item()}])
     trouble(-2)
     write_json(stage.out("data/line.json"), {"target": target})
     stage.report("reports/tiny", {"rows": [{"x": 1.0}]})

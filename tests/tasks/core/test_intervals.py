@@ -17,6 +17,7 @@ def test_wilson_stays_within_0_and_1():
     assert wilson(1, 29)[1:] == pytest.approx((0.0061, 0.1718), abs=5e-5)
     assert wilson(0, 20) == pytest.approx((0.0, 0.0, 0.1611), abs=5e-5)
     assert wilson(20, 20)[2] == pytest.approx(1.0)
+    assert all(low >= 0 and high <= 1 for n in range(1, 50) for k in (0, n) for _, low, high in [wilson(k, n)])
 
 
 def test_bootstrap_of_equal_figures_has_no_width():

@@ -42,7 +42,7 @@ def test_nothing_is_left_behind(whole):
 def test_no_output_depends_on_when_or_where_it_was_made(whole, tiny):
     assert tiny.run().code == 0
     assert tiny.outputs() == whole.outputs()
-    assert len(whole.outputs()) == 6
+    assert len(whole.outputs()) == 7
 
 
 def test_the_run_in_mlflow(whole, run):

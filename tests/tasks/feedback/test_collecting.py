@@ -3,6 +3,8 @@
 import pytest
 
 from tasks.core.files import read_table, write_table
+from tasks.models.text import encode_completions
+from tasks.models.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,15 @@ def test_the_flip_rate_is_the_share_of_wrong_choices(project, pairs):
     wrong = sum(row["gap"] < 0 for row in pairs) / len(pairs)
     assert project.receipt("collect_preferences")["metrics"]["flip_rate"] == pytest.approx(wrong, abs=1e-6)
     assert 0.01 < wrong < 0.4
+
+
+def test_every_text_of_a_pair_can_be_read_and_fits(project, pairs):
+    """Also with end-of-text behind it: a sample that was cut off is written down as it would be trained on."""
+    tokenizer = load_tokenizer(project.folder / "models/sft")
+    texts = [row[side] for row in pairs for side in ("chosen", "rejected")]
+    assert all(text.strip() for text in texts)
+    assert max(len(ids) for ids in encode_completions(tokenizer, texts)) <= 8
+    assert project.receipt("collect_preferences")["metrics"]["unreadable_samples"] >= 0
 
 
 def test_a_data_set_takes_the_place_of_the_annotator(again):

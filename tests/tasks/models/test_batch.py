@@ -1,5 +1,6 @@
 """One layout: prompts padded on the left, completions on the right, so that every completion begins in the same column."""
 
+import pytest
 import torch
 
 from tasks.models.batch import Batch, PairSet, collate, pad
@@ -31,6 +32,33 @@ def test_select_takes_the_same_rows_of_every_tensor():
     assert isinstance(second, Batch)
     assert second.input_ids.tolist() == [[0, 0, 8, 10, 11]]
     assert BATCH.select(slice(0, 1)).completions() == [[9]]
+
+
+def test_trimmed_leaves_out_columns_that_are_padding_everywhere():
+    long = collate([[5, 6, 7], [8], [4]], [[9], [10, 11], [12, 13, 14]], pad_id=0, device="cpu")
+    trimmed = long.select(torch.tensor([1, 0])).trimmed()
+    assert trimmed.input_ids.tolist() == [[0, 0, 8, 10, 11], [5, 6, 7, 9, 0]]
+    assert long.select(torch.tensor([2])).trimmed().input_ids.tolist() == [[4, 12, 13, 14]]
+    assert trimmed.trimmed().input_ids.tolist() == trimmed.input_ids.tolist()
+    assert trimmed.time == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_pieces_hold_every_row_once_and_say_which(size):
+    prompts = [[1] * length for length in (3, 1, 2, 3, 1, 1, 2)]
+    completions = [[row + 10] * length for row, length in enumerate((1, 4, 2, 2, 1, 3, 4))]
+    batch = collate(prompts, completions, pad_id=0, device="cpu")
+    pieces = list(batch.pieces(size))
+    assert sorted(row for rows, _ in pieces for row in rows.tolist()) == list(range(7))
+    for rows, piece in pieces:
+        assert piece.completions() == [completions[row] for row in rows]
+        assert piece.prompt_mask.sum(1).tolist() == [len(prompts[row]) for row in rows]
+    assert max(len(piece) for _, piece in pieces) == size
+
+
+def test_pieces_put_like_lengths_together():
+    batch = collate([[1]] * 8, [[2] * length for length in (1, 9, 1, 9, 1, 9, 1, 9)], pad_id=0, device="cpu")
+    assert [piece.time for _, piece in batch.pieces(4)] == [1, 9]
 
 
 def test_pad_sides():

@@ -60,6 +60,23 @@ def test_saving_the_same_weights_gives_the_same_bytes(saved, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
 
 
+def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nursery):
+    """With a limit of 4 KiB per file; safetensors has an exception of its own, a stage knows those of the system."""
+    (tmp_path / "save.py").write_text(f"""
+import errno, resource
+from pathlib import Path
+from tasks.models.language import load_policy, save_model
+policy = load_policy(Path({str(saved)!r}), "cpu")
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    save_model(*policy, Path("model"))
+except OSError as error:
+    print(errno.errorcode[error.errno])
+""")
+    done = nursery.run(tmp_path, "save.py")
+    assert done.stdout.strip() in ("ENOSPC", "EFBIG"), done.stderr
+
+
 def test_dropout_stays_off(saved):
     assert not load_policy(saved, "cpu")[0].training
 

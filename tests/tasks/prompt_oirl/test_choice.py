@@ -135,10 +135,15 @@ def test_a_log_of_one_split_only(project, tmp_path, split):
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
-def test_queries_without_answers(project, tmp_path):
+def test_queries_without_answers_leave_nothing_to_learn(project, tmp_path):
+    """The pipeline goes on, with an empty log, no figures and no model, and says so."""
     again = project.copy(tmp_path / "project")
     path = again.folder / "data/prepared/prompts.parquet"
     write_table(path, [row | {"answer": None} for row in read_table(path)])
-    done = again.run("collect_prompt_log")
-    assert done.code == 1
-    assert "needs queries with an answer" in done.stderr
+    collected, fitted = again.run("collect_prompt_log"), again.run("prompt_oirl")
+    assert (collected.code, fitted.code) == (0, 0), collected.stderr + fitted.stderr
+    assert "no answers to check" in collected.stdout
+    assert read_table(again.folder / "data/prompt_log.parquet") == []
+    assert read_json(again.folder / "reports/prompt_oirl/metrics.json") == {}
+    assert [file.name for file in (again.folder / "models/prompt_oirl").iterdir()] == ["prompts.json"]
+    assert again.receipt("prompt_oirl")["metrics"] == {}

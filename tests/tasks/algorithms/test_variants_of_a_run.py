@@ -1,0 +1,67 @@
+"""What must not change a policy, what must, and what the metrics say of it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tasks.core.files import read_json
+
+
+@pytest.fixture
+def again(project, tmp_path):
+    return project.copy(tmp_path / "project")
+
+
+def train(project, algorithm, seed=0, **params):
+    """Weights and history after training with these params."""
+    project.set(f"policy.{algorithm}", **params)
+    done = project.nursery.run(project.folder, f"tasks.algorithms.{algorithm} --seed {seed}")
+    assert done.code == 0, done.stderr
+    weights = load_file(project.folder / f"models/policy/{algorithm}-{seed}/model.safetensors")
+    return weights, read_json(project.folder / f"reports/policy/{algorithm}-{seed}/history.json")
+
+
+def largest_gap(first, second):
+    return max((first[name] - second[name]).abs().max().item() for name in first)
+
+
+@pytest.mark.parametrize(("algorithm", "params"), [
+    ("grpo", {"num_steps": 2}),
+    ("grpo", {"num_steps": 2, "reduction": "sequence_mean"}),
+    ("ppo", {"num_steps": 2, "batch_size": 32}),
+])  # fmt: skip
+def test_micro_batches_change_nothing_but_the_memory(again, algorithm, params):
+    whole, _ = train(again, algorithm, micro_batch_size=32, **params)
+    parts, _ = train(again, algorithm, micro_batch_size=4, **params)
+    assert largest_gap(whole, parts) < 2e-4
+    assert largest_gap(whole, load_file(again.folder / "models/sft/model.safetensors")) > 1e-3
+
+
+def test_another_seed_is_another_policy(again):
+    first, _ = train(again, "dpo", seed=1, num_steps=3)
+    second, _ = train(again, "dpo", seed=2, num_steps=3)
+    assert 1e-6 < largest_gap(first, second) < 0.1
+
+
+def test_on_policy_the_ratio_is_one(again, project):
+    """One update per rollout never leaves the policy that sampled; several do, and the metrics show it."""
+    _, history = train(again, "ppo", num_steps=4, num_epochs=1, batch_size=32, micro_batch_size=32)
+    assert [row["policy/clip_fraction"] for row in history] == [0.0] * 4
+    assert [row["policy/approx_kl"] for row in history] == pytest.approx([0.0] * 4, abs=1e-6)
+    reused = read_json(project.folder / "reports/policy/ppo-0/history.json")
+    assert max(row["policy/approx_kl"] for row in reused) > 1e-3
+
+
+def test_a_stronger_pull_keeps_the_policy_nearer(again):
+    for algorithm in ("ppo", "grpo"):
+        histories = [train(again, algorithm, num_steps=10, kl_coef=kl_coef)[1] for kl_coef in (0.0, 2.0)]
+        loose, tight = (sum(row["rollout/kl_mean"] for row in history[-4:]) / 4 for history in histories)
+        assert tight < 0.5 * loose
+
+
+def test_a_reward_is_what_its_weights_say(again):
+    _, history = train(again, "grpo", num_steps=2, reward={"verifier": 2.0, "reward_model": 0.5})
+    for row in history:
+        expected = 2.0 * row["rollout/verifier_mean"] + 0.5 * row["rollout/reward_model_mean"]
+        assert row["rollout/score_mean"] == pytest.approx(expected, abs=1e-5)
+    assert torch.isfinite(torch.tensor([row["loss/policy"] for row in history])).all()
