@@ -11,12 +11,13 @@ Metrics
   parameters, perplexity: size of the model, and exp(nll) over the last 100 batches
 """
 
-from typing import Any
+import math
+from typing import Any, Self
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.stage import Stage, run
@@ -46,6 +47,11 @@ class BaseModelConfig(Config):
     num_steps: NonNegativeInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
+
+    @model_validator(mode="after")
+    def _heads(self) -> Self:
+        check_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
+        return self
 
 
 def make_model(config: BaseModelConfig, tokenizer: Any, stage: Stage) -> Any:
@@ -92,6 +98,8 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
         stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
 
     stage.record(parameters=sum(parameter.numel() for parameter in model.parameters()))
+    if recent := [row["loss/nll"] for row in stage.history if row["step"] >= config.num_steps - 100]:
+        stage.record(perplexity=math.exp(sum(recent) / len(recent)))
     save_model(model, tokenizer, stage.out("models/base"))
     stage.report("reports/base_model")
 

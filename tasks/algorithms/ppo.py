@@ -14,7 +14,7 @@ How this differs from Ouyang et al.
 
 Metrics: those of tasks/feedback/monitor.py, and
   loss/policy, loss/value   the two terms above (the second before value_coef), mean over the updates of the step
-  policy/approx_kl          KL(π_old‖π) after the updates, estimator k3, in nats per token
+  policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
   value/explained_variance  1 − var(R̂ − V)/var(R̂): 0 for a useless value function, 1 for a perfect one
   train/grad_norm           norm of the gradient of the last update, before clipping to 1

@@ -78,9 +78,9 @@ def train(config: RaftConfig, stage: Stage) -> None:
         grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
 
         with torch.no_grad():
-            ref_logprobs = completion_logprobs(reference, best, config.temperature)
+            ref_logprobs = completion_logprobs(reference, rollout, config.temperature)
         stage.log(step, {
-            **rollout_metrics(best, ref_logprobs, scores, components),
+            **rollout_metrics(rollout, ref_logprobs, scores, components),
             "rollout/best_score_mean": groups.amax(1).mean(),
             "loss/nll": loss.detach(),
             "train/grad_norm": grad_norm,

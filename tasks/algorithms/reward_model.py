@@ -1,6 +1,6 @@
 """Reward modeling: the Bradley-Terry model of preferences.
 
-    minimize  −log σ(r(x, y_chosen) − r(x, y_rejected)) + c · (r(x, y_chosen)² + r(x, y_rejected)²)
+    minimize  −log σ(r(x, y_chosen) − r(x, y_rejected)) + c · (r(x, y_chosen) + r(x, y_rejected))²
 
 Christiano et al. 2017; Ouyang et al. 2022, equation 1. The reward model is the SFT model with its last layer replaced by a
 linear head on the last token. Only differences of scores are determined, so c (`center_coef`) pulls them to mean zero, and
@@ -34,7 +34,7 @@ from tasks.models.language import load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.reward import raw_scores, reward_model_from_policy
 from tasks.models.text import TaskConfig, decode, encode_prompts
-from tasks.rl.preference_losses import bradley_terry_loss
+from tasks.rl.preference_losses import bradley_terry_loss, centering_loss
 
 FRESH_PROMPTS, FRESH_SAMPLES = 300, 4  # enough for a standard error of the correlation near .03
 
@@ -61,6 +61,8 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     held_out = PairSet([row for row in pairs if row["split"] == "test"], tokenizer, stage.device)
     prompts = read_table(stage.dep("data/prepared/prompts.parquet"))
     validation = [row for row in prompts if row["split"] == "validation"]
+    if not validation:
+        raise InputError("no validation prompts to standardise the scores on; let the sources of prepare_data give some")
     optimizer = adamw(list(reward_model.parameters()), config.learning_rate)
     stage.resume(reward_model=reward_model, optimizer=optimizer)
 
@@ -69,7 +71,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         scores = raw_scores(reward_model, training.batch(next(order)))
         chosen, rejected = scores.chunk(2)
         ranking = bradley_terry_loss(chosen, rejected).mean()
-        loss = ranking + config.center_coef * (chosen.square() + rejected.square()).mean()
+        loss = ranking + config.center_coef * centering_loss(chosen, rejected).mean()
         loss.backward()
         optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
 

@@ -15,6 +15,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from tasks.core import seeds
 from tasks.core.config import Config
+from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.stage import Stage, run
 from tasks.models.batch import collate
@@ -42,6 +43,12 @@ def train(config: SftConfig, stage: Stage) -> None:
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
     completions = encode_completions(tokenizer, [row["completion"] for row in rows])
     lengths = [len(x) + len(y) for x, y in zip(prompts, completions, strict=True)]
+    context = policy.config.max_position_embeddings
+    if max(lengths, default=0) > context:
+        raise InputError(
+            f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "
+            "raise base_model.max_position_embeddings, or lower task.max_prompt_tokens and task.max_new_tokens"
+        )
     optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 

@@ -6,6 +6,7 @@ streams need no place in it (see tasks/core/seeds.py): weights, optimizer, step 
 there is.
 """
 
+import io
 import os
 import shutil
 import time
@@ -55,7 +56,9 @@ class Checkpoint:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        torch.save({"step": step, "journal": journal, "parts": state}, partial)
+        whole = io.BytesIO()  # so that a full disk is an OSError of ours, not an error of torch's archive writer
+        torch.save({"step": step, "journal": journal, "parts": state}, whole)
+        partial.write_bytes(whole.getbuffer())
         os.replace(partial, self.file)
         self._saved_at = time.monotonic()
         self._last_cost = self._saved_at - begun

@@ -57,6 +57,8 @@ def read_table(path: Path) -> list[Row]:
 def read_jsonl(path: Path) -> list[Row]:
     """Rows of a JSONL file; a broken line is refused as file:line."""
     rows = []
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -89,7 +91,7 @@ def digest(path: Path) -> str:
     if path.is_file():
         return _md5(path)
     listing = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files_of(path)]
-    text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"].split("/")), sort_keys=True)
+    text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"]), sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
@@ -101,12 +103,22 @@ def files_of(path: Path) -> Iterator[Path]:
         yield from sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def publish(staged: Path, final: Path) -> None:
-    """Move a finished output into place; readers see the old one, or the whole new one."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if final.is_dir():
-        shutil.rmtree(final)
-    os.replace(staged, final)
+def publish(outputs: dict[Path, Path]) -> None:
+    """Move finished outputs (final -> staged) into place, all or none: first beside their names, where it is seen whether all
+    can be written, then under them."""
+    beside = {final: final.with_name(f".{final.name}.new") for final in outputs}
+    for final, staged in outputs.items():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(staged, beside[final])
+        except OSError as error:
+            for other in beside.values():
+                shutil.rmtree(other) if other.is_dir() else other.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(final)) from None
+    for final, new in beside.items():
+        if final.is_dir():
+            shutil.rmtree(final)
+        os.replace(new, final)
 
 
 def _md5(path: Path) -> str:

@@ -29,7 +29,7 @@ from tasks.core.checkpoint import Checkpoint, Stateful
 from tasks.core.config import Config, RuntimeConfig
 from tasks.core.errors import InputError
 from tasks.core.files import Row, digest, files_of, publish, write_json, write_table
-from tasks.core.tracking import Tracker, mark
+from tasks.core.tracking import Tracker, known, mark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +61,7 @@ class Stage:
         self._scratch = SCRATCH / name
         self._tracker: Tracker | None = None
         self._checkpoint: Checkpoint | None = None
+        shutil.rmtree(self._scratch / "out", ignore_errors=True)  # what a failed run had written
 
     @property
     def variant(self) -> str:
@@ -101,7 +102,7 @@ class Stage:
             scratch = self._scratch / self._key
             kept = scratch / "run_id"
             self._forget_others(scratch)
-            resumed = kept.read_text() if kept.exists() else None
+            resumed = kept.read_text() if kept.exists() and known(kept.read_text()) else None
             self._tracker = Tracker(self.name, self._tags(), self._params(), resumed)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(self._tracker.run_id)
@@ -125,6 +126,7 @@ class Stage:
         for step in progress.track(range(self.start, total), total, self.name, self.start):
             yield step
             if self._checkpoint.due():
+                self.tracker.send()  # a resumed run starts after the checkpoint: what is before it must have been told
                 self._checkpoint.save(step + 1, {"history": self.history, "samples": self.samples})
 
     def log(self, step: int, values: dict[str, Any], every: int = 1, samples: list[Row] | None = None) -> None:
@@ -179,8 +181,8 @@ class Stage:
             {"system/peak_memory_mib": usage.ru_maxrss / 1024, "system/cpu_seconds": usage.ru_utime + usage.ru_stime}
         )
         hashes = {}
-        for final, staged in self._outs.items():
-            publish(staged, final)
+        publish(self._outs)
+        for final in self._outs:
             hashes[final.as_posix()] = digest(final)
             self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
         receipt = {
@@ -244,7 +246,7 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
     except InputError as error:
         print(f"{name}: {error}" if not str(error).startswith(f"{name}:") else error, file=sys.stderr)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
             traceback.print_exc()
         else:
             print(

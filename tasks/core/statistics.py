@@ -10,7 +10,7 @@ def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float, 
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return share, center - half, center + half
+    return share, max(0.0, center - half), min(1.0, center + half)
 
 
 def paired_bootstrap(differences: Sequence[float], samples: int, seed: int) -> tuple[float, float, float]:

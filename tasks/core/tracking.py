@@ -8,6 +8,7 @@ a stage without a run id could never be found again.
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -26,6 +27,7 @@ EXPERIMENT = "realign"
 SPOOL = Path(".scratch/spool")
 PIPELINE_RUN_ID = "REALIGN_PIPELINE_RUN_ID"  # set by the flow for the stages it starts
 SECONDS_BETWEEN_SENDS = 2.0
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # MLflow refuses the whole batch for one such name
 UPLOAD_LIMIT = 64 * 2**20  # bytes; larger outputs are pointers to what DVC stores
 
 Operation = dict[str, Any]
@@ -50,9 +52,9 @@ class Tracker:
         self._buffer: list[tuple[str, float, int, int]] = []
         self._sent_at = time.monotonic()
         self._offline_until = 0.0
-        self._already_logged = self._last_step() if resume else -1
         self._logged_tables: list[dict[str, str]] = []
         drain(self.client)
+        self._already_logged = self._last_step() if resume else -1
         if resume:
             self.client.update_run(self.run_id, status="RUNNING")
         else:
@@ -64,7 +66,8 @@ class Tracker:
         if step is not None and step <= self._already_logged:
             return
         now = int(time.time() * 1000)
-        self._buffer += [(key, float(value), now, step or 0) for key, value in values.items()]
+        named = {NOT_IN_NAMES.sub("_", key): float(value) for key, value in values.items()}
+        self._buffer += [(key, value, now, step or 0) for key, value in named.items()]
         if time.monotonic() - self._sent_at > SECONDS_BETWEEN_SENDS:
             self.send()
 
@@ -103,7 +106,10 @@ class Tracker:
         columns = list(rows[0]) if rows else []
         body = {"columns": columns, "data": [[row[column] for column in columns] for row in rows]}
         self.text(json.dumps(body, ensure_ascii=False), f"{name}.json")
-        self._logged_tables.append({"path": f"{name}.json", "type": "table"})
+        entry = {"path": f"{name}.json", "type": "table"}
+        if entry in self._logged_tables:
+            return
+        self._logged_tables.append(entry)
         self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
 
     def finish(self, status: str) -> None:
@@ -123,7 +129,7 @@ class Tracker:
         if time.monotonic() > self._offline_until:
             try:
                 drain(self.client)
-                _perform(self.client, self.run_id, operation)
+                _attempt(self.client, self.run_id, operation)
                 return
             except Exception as error:  # any failure of the tracker is a reason to spool, never to stop training
                 print(f"tracking server: {_short(error)}; spooling to {SPOOL}", file=sys.stderr)
@@ -151,15 +157,23 @@ def connect() -> "MlflowClient":
 
 
 def mark(run_id: str, status: str) -> None:
-    """End a run whose own process could not: it was killed. A run that MLflow no longer knows needs no mark."""
+    """End a run whose own process could not: it was killed. One that MLflow no longer knows needs no mark."""
+    client = connect()
+    if known(run_id) and client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id, status)
+
+
+def known(run_id: str) -> bool:
+    """False for a run of another server, or of a database that was removed."""
     from mlflow.exceptions import MlflowException
 
-    client = connect()
     try:
-        if client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, status)
+        connect().get_run(run_id)
     except MlflowException as error:
-        print(f"MLflow run {run_id} could not be marked {status}: {_short(error)}", file=sys.stderr)
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def drain(client: "MlflowClient") -> None:
@@ -169,7 +183,7 @@ def drain(client: "MlflowClient") -> None:
             if not file.exists():
                 continue
             for line in file.read_text(encoding="utf-8").splitlines():
-                _perform(client, file.stem, json.loads(line))
+                _attempt(client, file.stem, json.loads(line))
             file.unlink()
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
@@ -182,6 +196,18 @@ def _experiment(client: "MlflowClient") -> str:
     folder = Path("mlartifacts").resolve().as_uri() if tracking_uri().startswith("sqlite:") else None
     kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens it as training runs
     return str(client.create_experiment(name, artifact_location=folder, tags=kind))
+
+
+def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
+    """What the server refuses for good is dropped with a line: sent again it would be refused again, and block the rest."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        _perform(client, run_id, operation)
+    except MlflowException as error:
+        if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            raise
+        print(f"tracking server: {_short(error)}; left out", file=sys.stderr)
 
 
 def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:

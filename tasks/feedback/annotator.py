@@ -41,4 +41,5 @@ def choose_pairs(
 
 def prefers_first(first: Candidate, second: Candidate, temperature: float, chance: random.Random) -> bool:
     """One noisy answer."""
-    return chance.random() < 1 / (1 + math.exp(-(first.utility - second.utility) / temperature))
+    gap = (first.utility - second.utility) / temperature
+    return chance.random() < (1 + math.tanh(gap / 2)) / 2  # σ, without overflow

@@ -13,7 +13,9 @@ Metrics
   unreadable_samples   shown to nobody: blank, or too long once written down as text (cut off, or broken bytes)
 """
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tasks.core import progress, seeds
 from tasks.core.config import Config
@@ -35,15 +37,15 @@ class CollectPreferencesConfig(Config):
     namespace = "collect_preferences"
 
     source: str
-    num_prompts: int
-    held_out_prompts: int
-    samples_per_prompt: int
-    pairs_per_prompt: int
-    temperature: float
-    bradley_terry_temperature: float
-    cost_per_token: float
-    decisive_rate: float
-    contrast_rate: float
+    num_prompts: PositiveInt
+    held_out_prompts: NonNegativeInt
+    samples_per_prompt: PositiveInt
+    pairs_per_prompt: PositiveInt
+    temperature: PositiveFloat
+    bradley_terry_temperature: PositiveFloat
+    cost_per_token: NonNegativeFloat
+    decisive_rate: Annotated[float, Field(ge=0, le=1)]
+    contrast_rate: Annotated[float, Field(ge=0, le=1)]
 
 
 def collect(config: CollectPreferencesConfig, stage: Stage) -> None:

@@ -35,7 +35,7 @@ class Scorer:
     def __call__(self, rollout: Rollout, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
 
-        `correct` is always among the components where answers are known: it shows whether the score still means what it
+        `verifier` is always among the components where answers are known: it shows whether the score still means what it
         should, and is part of the score only if the params give the verifier a weight.
         """
         components: dict[str, Tensor] = {}

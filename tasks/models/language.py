@@ -1,16 +1,19 @@
 """Causal language models as plain Hugging Face folders: build, load, save."""
 
 import copy
+import errno
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers.utils.logging
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tasks.core.errors import InputError
 from tasks.models.tokenizer import load_tokenizer
 
+transformers.utils.logging.set_verbosity_error()  # a new head is announced as missing weights
 transformers.utils.logging.disable_progress_bar()  # a bar per file saved says nothing; the stage shows its own
 
 
@@ -35,10 +38,18 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
     check_model_folder(source, revision)
     folder = Path(source).is_dir()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=None if folder else revision, trust_remote_code=False, use_safetensors=True, dtype="float32"
+        loading: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=None if folder else revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype="float32",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+        model, loaded = loading
+        if loaded["missing_keys"]:
+            raise ValueError(f"its weights file lacks {sorted(loaded['missing_keys'])[0]}; weights are missing")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if folder:
             raise InputError(f"model folder {source} cannot be loaded ({reason})") from None
@@ -62,7 +73,10 @@ def frozen_copy(model: Any) -> Any:
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A folder that `AutoModel….from_pretrained` loads, tokenizer included."""
-    model.save_pretrained(folder, safe_serialization=True)
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+    except SafetensorError as error:
+        raise OSError(errno.ENOSPC, str(error), str(folder)) from None
     tokenizer.save_pretrained(folder)
 
 

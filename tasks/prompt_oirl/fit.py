@@ -103,6 +103,8 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     prompt_tokens = encode_prompts(tokenizer, list(prompts.values()))
     training = Log([row for row in rows if row["split"] == "train"], list(prompts), tokenizer)
     test = Log([row for row in rows if row["split"] == "test"], list(prompts), tokenizer)
+    if not test.tokens:
+        raise InputError("data/prompt_log.parquet holds no test queries; raise collect_prompt_log.num_test_queries")
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights"))
         reward = PromptReward(base.base_model, base.config.hidden_size, config.hidden_size, tokenizer.pad_token_id)

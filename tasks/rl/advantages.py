@@ -14,8 +14,9 @@ def group_advantages(scores: Tensor, group_size: int, std_floor: float) -> Tenso
         raise ValueError(f"group_size {group_size}: a group needs at least 2 completions to compare")
     groups = scores.view(-1, group_size)
     centered = groups - groups.mean(1, keepdim=True)
-    centered = torch.where(groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True), 0.0, centered)
-    return (centered / (groups.std(1, keepdim=True) + std_floor)).view(-1)
+    advantages = centered / (groups.std(1, keepdim=True) + std_floor)
+    equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+    return torch.where(equal, 0.0, advantages).view(-1)
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:

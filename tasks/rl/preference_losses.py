@@ -9,6 +9,11 @@ def bradley_terry_loss(chosen_scores: Tensor, rejected_scores: Tensor) -> Tensor
     return -F.logsigmoid(chosen_scores - rejected_scores)
 
 
+def centering_loss(chosen_scores: Tensor, rejected_scores: Tensor) -> Tensor:
+    """(r_chosen + r_rejected)², per pair: (batch,). Eisenstein et al. 2023: the mean goes to zero, the gap stays."""
+    return (chosen_scores + rejected_scores).square()
+
+
 def dpo_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, beta: float) -> Tensor:
     """−log σ(β (Δ_chosen − Δ_rejected)), per pair: (batch,). Rafailov et al. 2023, equation 7.
 

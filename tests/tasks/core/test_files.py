@@ -112,8 +112,8 @@ def test_publish_replaces_files_and_folders(tmp_path):
     for number in (1, 2):
         write_json(tmp_path / "staged/file.json", number)
         write_json(tmp_path / f"staged/folder/{number}.json", number)
-        publish(tmp_path / "staged/file.json", tmp_path / "final/file.json")
-        publish(tmp_path / "staged/folder", tmp_path / "final/folder")
+        publish({tmp_path / "final/file.json": tmp_path / "staged/file.json"})
+        publish({tmp_path / "final/folder": tmp_path / "staged/folder"})
     assert json.loads((tmp_path / "final/file.json").read_text()) == 2
     assert [file.name for file in files_of(tmp_path / "final/folder")] == ["2.json"]
     assert not list((tmp_path / "staged").iterdir())
