@@ -210,9 +210,13 @@ def test_a_pretrained_tokenizer_and_real_pairs(
     name: str, workspace: Workspace, use_shared: Callable[[str], None], shared: Path
 ) -> None:
     use_shared(name)
-    workspace.set("prepare_data.tokenizer", str(shared / "models/stories260K"))
+    tokenizer = shared / "models/stories260K"
+    workspace.set("prepare_data.tokenizer", str(tokenizer))
     workspace.set("prepare_data.too_long", "drop")
     workspace.set("task.prompt_format", "{query}\n")
+    pin = f"write `tokenizer_revision: {digest(tokenizer)}`"
+    assert pin in workspace.refused("prepare_data")
+    workspace.set("prepare_data.tokenizer_revision", digest(tokenizer))
     succeed(workspace, "prepare_data")
     pairs = read_table(workspace.folder / "data/prepared/preferences.parquet")
     assert {row["split"] for row in pairs} == {"train", "test"}
