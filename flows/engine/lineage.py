@@ -9,9 +9,9 @@ import sys
 import threading
 from typing import Any, Literal
 
-from tasks.core.config import read_params
+from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
-from tasks.core.stage import RECEIPTS, SCRATCH, flatten, git_tags
+from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
 from tasks.core.tracking import Tracker, mark
 
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed

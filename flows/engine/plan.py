@@ -22,8 +22,8 @@ from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.engine.graph import Graph, dotted, nearest
 from flows.engine.runcache import foreseen_hash, foreseen_outs, overlaps
+from tasks.core.config import flatten
 from tasks.core.errors import InputError
-from tasks.core.stage import flatten
 
 Action = Literal["cached", "restore", "run", "depends"]
 

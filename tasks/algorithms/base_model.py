@@ -20,7 +20,8 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import read_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.external import pinned
 from tasks.models.language import build_model, load_model, save_model

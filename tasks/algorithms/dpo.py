@@ -22,7 +22,8 @@ from pydantic import PositiveFloat, PositiveInt
 from tasks.core import progress, seeds
 from tasks.core.config import Config
 from tasks.core.files import read_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.models.batch import PairSet
 from tasks.models.language import load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine

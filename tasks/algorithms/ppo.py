@@ -27,7 +27,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validat
 
 from tasks.core import seeds
 from tasks.core.config import Config, check_divides
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.feedback.monitor import rollout_metrics, rollout_rows
 from tasks.feedback.prompts import load_prompts
 from tasks.feedback.rewards import Scorer

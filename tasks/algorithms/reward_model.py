@@ -25,7 +25,8 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.core.statistics import wilson
 from tasks.feedback.verifier import is_correct
 from tasks.models.batch import Batch, PairSet

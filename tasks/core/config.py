@@ -97,6 +97,13 @@ def policy_matrix() -> list[tuple[str, int]]:
     return [(algorithm, seed) for algorithm in policy["algorithms"] for seed in policy["seeds"]]
 
 
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
     """The most telling of pydantic's errors, as one sentence."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")

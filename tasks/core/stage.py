@@ -1,32 +1,26 @@
-"""One stage of dvc.yaml as a process: config in, outputs whole or absent, everything recorded, an honest exit.
+"""One stage of dvc.yaml as a process: config in, outputs whole or absent, everything recorded.
 
     def work(config: SftConfig, stage: Stage) -> None: ...
-    if __name__ == "__main__":
-        run(SftConfig, work)
 
-The work calls the stage (stage.dep, stage.out, stage.log, ...); the stage never calls back.
+The work calls the stage (stage.dep, stage.out, stage.log, ...); the stage never calls back. Its entry is tasks/core/run.py.
 """
 
-import argparse
-import errno
 import hashlib
 import json
 import math
-import os
 import resource
 import shutil
-import signal
 import subprocess
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import psutil
+
 from tasks.core import progress, seeds
 from tasks.core.checkpoint import Checkpoint, Stateful
-from tasks.core.config import Config, RuntimeConfig
+from tasks.core.config import Config, RuntimeConfig, flatten
 from tasks.core.errors import InputError
 from tasks.core.files import Row, digest, files_of, publish, write_json, write_table
 from tasks.core.tracking import Tracker, known, mark
@@ -39,10 +33,6 @@ RECEIPTS = Path("runs")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-class Stopped(BaseException):
-    """SIGTERM: end now; the last checkpoint stays."""
-
-
 class Stage:
     """What a stage may touch: its dependencies, its outputs, the tracker, its checkpoint."""
 
@@ -52,6 +42,7 @@ class Stage:
         self.runtime = runtime
         self.seed = seeds.derive(runtime.seed, name if seed is None else f"policy-{seed}")
         self.metrics: dict[str, float] = {}
+        self._began = psutil.Process().create_time()  # imports are part of what a stage costs
         self.history: list[dict[str, Any]] = []
         self.samples: list[Row] = []
         self.start = 0  # first step still to do; more than 0 in a resumed run
@@ -103,7 +94,7 @@ class Stage:
             kept = scratch / "run_id"
             self._forget_others(scratch)
             resumed = kept.read_text() if kept.exists() and known(kept.read_text()) else None
-            self._tracker = Tracker(self.name, self._tags(), self._params(), resumed)
+            self._tracker = Tracker(self.name, self._tags(), self._params(), resumed, self._began)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(self._tracker.run_id)
             for path, md5 in self._deps.items():
@@ -222,61 +213,6 @@ class Stage:
                 shutil.rmtree(other.parent)
 
 
-def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]) -> None:
-    """Entry point of every stage: exit code 0, or 1 with one sentence, or 130/143 when interrupted."""
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    if "." in config_class.namespace:  # policy.<algorithm>: one stage per seed
-        parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
-    sys.exit(_run(config_class, work, getattr(arguments, "seed", None)))
-
-
-def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None], seed: int | None) -> int:
-    signal.signal(signal.SIGTERM, _stop)
-    name = stage_name(config_class.namespace, seed)
-    stage = None
-    status, code = "FAILED", 1
-    try:
-        config, runtime = config_class.load(), RuntimeConfig.load()
-        stage = Stage(name, config, runtime, seed)
-        _fix_threads(runtime.threads)
-        work(config, stage)
-        stage.finish()
-        status, code = "FINISHED", 0
-    except InputError as error:
-        print(f"{name}: {error}" if not str(error).startswith(f"{name}:") else error, file=sys.stderr)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
-            traceback.print_exc()
-        else:
-            print(
-                f"{name}: cannot write {error.filename or 'an output'} ({error.strerror}); nothing was published",
-                file=sys.stderr,
-            )
-    except KeyboardInterrupt:
-        status, code = "KILLED", 130
-    except Stopped:
-        status, code = "KILLED", 143
-    except Exception:
-        traceback.print_exc()
-    if stage:
-        stage.end(status)
-    return code
-
-
-def stage_name(namespace: str, seed: int | None = None) -> str:
-    """policy.ppo and seed 0 give policy@ppo-0, the name DVC gives to that entry of the matrix."""
-    head, _, tail = namespace.partition(".")
-    return f"{head}@{tail}-{seed}" if tail else head
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def git_tags() -> dict[str, str]:
     """The commit the work was done at, and whether the tree differed from it."""
     try:
@@ -286,17 +222,3 @@ def git_tags() -> dict[str, str]:
         return {}
     changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]  # every run rewrites dvc.lock
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}
-
-
-def _fix_threads(threads: int) -> None:
-    """The thread count changes the order of float additions, hence the last bits of every result."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise Stopped

@@ -41,14 +41,20 @@ def tracking_uri() -> str:
 class Tracker:
     """One MLflow run: a stage's, or the flow's."""
 
-    def __init__(self, name: str, tags: dict[str, str], params: dict[str, Any], resume: str | None = None):
-        """Open a run, or continue run `resume`. Inside a flow the run becomes a child of the pipeline run."""
+    def __init__(
+        self, name: str, tags: dict[str, str], params: dict[str, Any], resume: str | None = None, began: float | None = None
+    ):
+        """Open a run, or continue run `resume`. Inside a flow the run becomes a child of the pipeline run.
+
+        began: when the work began, in seconds since the epoch, if that was before now.
+        """
         self.client = connect()
         self.pipeline_run_id = os.environ.get(PIPELINE_RUN_ID)
         if self.pipeline_run_id:
             tags = tags | {"mlflow.parentRunId": self.pipeline_run_id}
         self.experiment_id = _experiment(self.client)
-        self.run_id = resume or self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        start = int(1000 * (began or time.time()))
+        self.run_id = resume or self.client.create_run(self.experiment_id, start, tags, name).info.run_id
         self._buffer: list[tuple[str, float, int, int]] = []
         self._sent_at = time.monotonic()
         self._offline_until = 0.0

@@ -11,7 +11,8 @@ from pydantic import PositiveInt
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import write_json, write_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.data.arithmetic import BOOK
 from tasks.data.lengths import fit
 from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets

@@ -15,7 +15,8 @@ from typing import Any
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.data.evidence import Tables, measure_data, measure_preferences
 from tasks.data.verdict import ROWS_NAMED, Finding, sentence, show
 from tasks.models.text import TaskConfig

@@ -28,10 +28,11 @@ import torch
 from pydantic import PositiveInt
 
 from tasks.core import progress, seeds
-from tasks.core.config import Config, policy_matrix
+from tasks.core.config import Config, flatten, policy_matrix
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, write_json
-from tasks.core.stage import Stage, flatten, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap, wilson
 from tasks.feedback.prompts import Prompt, load_prompts
 from tasks.feedback.verifier import is_correct

@@ -21,7 +21,8 @@ from tasks.core import progress, seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.feedback.annotator import Candidate, choose_pairs, prefers_first, utility
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import sample

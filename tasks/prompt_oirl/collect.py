@@ -12,7 +12,8 @@ from pydantic import PositiveInt
 from tasks.core import progress
 from tasks.core.config import Config
 from tasks.core.files import Row, read_json, read_table, write_table
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import greedy
 from tasks.models.language import load_policy

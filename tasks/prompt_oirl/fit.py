@@ -35,7 +35,8 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
 from tasks.models.batch import pad
 from tasks.models.language import load_policy, save_model

@@ -9,7 +9,8 @@ from html import escape
 from matplotlib.figure import Figure
 
 from tasks.core.config import Config
-from tasks.core.stage import Stage, run
+from tasks.core.run import run
+from tasks.core.stage import Stage
 from tasks.report.drawing import house_style, mark_contaminated
 from tasks.report.figures import draw
 from tasks.report.recorded import Recorded, read

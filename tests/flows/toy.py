@@ -113,7 +113,8 @@ FILES = {
     "toy/train.py": """
         import json, time
         from tasks.core.config import Config
-        from tasks.core.stage import Stage, run
+        from tasks.core.run import run
+from tasks.core.stage import Stage
         from toy.light import journal
 
         class TrainConfig(Config):

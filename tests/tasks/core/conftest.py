@@ -28,7 +28,7 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import write_json, write_table
-from tasks.core.stage import run
+from tasks.core.run import run
 
 
 class TinyConfig(Config):

@@ -1,0 +1,86 @@
+"""Entry point of every stage: an honest exit, whatever happens.
+
+    if __name__ == "__main__":
+        run(SftConfig, train)
+
+Exit code 0; 1 with one sentence on bad input or a full disk, or with a traceback if the fault is ours; 130 or 143 if
+interrupted. MLflow is told FINISHED, FAILED or KILLED.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from tasks.core.config import RuntimeConfig
+from tasks.core.errors import InputError
+from tasks.core.stage import AnyConfig, Stage
+
+
+class Stopped(BaseException):
+    """SIGTERM: end now; the last checkpoint stays."""
+
+
+def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]) -> None:
+    """Entry point of every stage: exit code 0, or 1 with one sentence, or 130/143 when interrupted."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    if "." in config_class.namespace:  # policy.<algorithm>: one stage per seed
+        parser.add_argument("--seed", type=int, required=True)
+    arguments = parser.parse_args()
+    sys.exit(_run(config_class, work, getattr(arguments, "seed", None)))
+
+
+def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None], seed: int | None) -> int:
+    signal.signal(signal.SIGTERM, _stop)
+    name = stage_name(config_class.namespace, seed)
+    stage = None
+    status, code = "FAILED", 1
+    try:
+        config, runtime = config_class.load(), RuntimeConfig.load()
+        stage = Stage(name, config, runtime, seed)
+        _fix_threads(runtime.threads)
+        work(config, stage)
+        stage.finish()
+        status, code = "FINISHED", 0
+    except InputError as error:
+        print(f"{name}: {error}" if not str(error).startswith(f"{name}:") else error, file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG):
+            traceback.print_exc()
+        else:
+            print(
+                f"{name}: cannot write {error.filename or 'an output'} ({error.strerror}); nothing was published",
+                file=sys.stderr,
+            )
+    except KeyboardInterrupt:
+        status, code = "KILLED", 130
+    except Stopped:
+        status, code = "KILLED", 143
+    except Exception:
+        traceback.print_exc()
+    if stage:
+        stage.end(status)
+    return code
+
+
+def stage_name(namespace: str, seed: int | None = None) -> str:
+    """policy.ppo and seed 0 give policy@ppo-0, the name DVC gives to that entry of the matrix."""
+    head, _, tail = namespace.partition(".")
+    return f"{head}@{tail}-{seed}" if tail else head
+
+
+def _fix_threads(threads: int) -> None:
+    """The thread count changes the order of float additions, hence the last bits of every result."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True)
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise Stopped
