@@ -76,14 +76,14 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def expand_variables(text: str, where: str) -> str:
-    """${NAME} becomes the environment variable; one that is not set is refused. where: file and key, for the sentence."""
+    """$NAME or ${NAME} becomes the environment variable; one that is not set is refused. where: file and key, to name it."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise InputError(f"{where}: ${{{match[1]}}} is not set; set it with `export {match[1]}=<folder>`")
+            raise InputError(f"{where}: ${match[1]} is not set; set it with `export {match[1]}=<folder>`")
         return os.environ[match[1]]
 
-    return re.sub(r"\${(\w+)}", value, text)
+    return re.sub(r"\${?(\w+)}?", value, text)
 
 
 def digest(path: Path) -> str:

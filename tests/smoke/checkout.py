@@ -62,9 +62,19 @@ def assign(folder: Path, settings: list[str]) -> None:
 
 def variants() -> dict[str, list[str]]:
     """Name -> settings of every `dvc exp run --name <name> -S … -S …` in the README."""
-    text = (REPO / "README.md").read_text().replace("\\\n", " ")
     found = {}
-    for command in re.findall(r"^dvc exp run --name .*$", text, flags=re.MULTILINE):
+    for command in readme_commands():
+        if not command.startswith("dvc exp run --name"):
+            continue
         words = shlex.split(command)
         found[words[4]] = [words[i + 1] for i, word in enumerate(words) if word == "-S"]
     return found
+
+
+def readme_commands() -> list[str]:
+    """The lines of the README's bash blocks and its inline `make …`, comments left out."""
+    text = (REPO / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    lines = [re.sub(r"\s+# .*", "", line).strip() for line in blocks.splitlines() if not line.startswith("#")]
+    inline = re.findall(r"`((?:make|source) [^`]+)`", text)
+    return list(dict.fromkeys(filter(None, [*lines, *inline])))

@@ -59,7 +59,7 @@ def test_an_unpinned_or_changed_file_is_refused_with_the_value_to_write(jsonl: P
 
 def test_a_variable_in_the_path(jsonl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sources(tmp_path, "file: ${SOME_FOLDER}/rows.jsonl", f"sha256: {sha256(jsonl)}")
-    assert refused(path).endswith("sources.sets.mine: ${SOME_FOLDER} is not set; set it with `export SOME_FOLDER=<folder>`")
+    assert refused(path).endswith("sources.sets.mine: $SOME_FOLDER is not set; set it with `export SOME_FOLDER=<folder>`")
     monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
     assert len(read_sets(SourcesConfig.load(path), path, None)[0].examples) == 1
 

@@ -165,7 +165,7 @@ def test_bad_params_are_one_sentence(workspace: Workspace) -> None:
     assert "neither in the local cache nor reachable (HF_HUB_OFFLINE is set)" in workspace.refused("prepare_data")
     workspace.set("prepare_data.sources", "data/sources/gsm8k.yaml")
     workspace.set("prepare_data.tokenizer", None)
-    assert "${REALIGN_SHARED} is not set; set it with" in workspace.refused("prepare_data")
+    assert "$REALIGN_SHARED is not set; set it with" in workspace.refused("prepare_data")
     workspace.set("prepare_data.sources", "nowhere.yaml")
     assert "nowhere.yaml is missing" in workspace.refused("prepare_data")
 

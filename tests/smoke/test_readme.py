@@ -1,0 +1,52 @@
+"""Every command of the README is run: here, or in the test that is named for it."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ENVIRONMENT, REPO
+from tests.smoke.checkout import checkout, readme_commands, variants
+
+RUN_ELSEWHERE = {
+    "dvc repro": "tests/smoke/test_pipeline.py",
+    "dvc metrics show": "tests/smoke/test_pipeline.py",
+    "python -m flows.align": "tests/smoke/test_pipeline.py",
+}
+MAKE = {"make align": "python -m flows.align", "make test": "pytest", "make ui": "mlflow server", "make check": "ruff check"}
+
+
+def test_no_command_is_left_out() -> None:
+    commands = {command for command in readme_commands() if not command.startswith("dvc exp run")}
+    assert commands - {"source .venv/bin/activate"} == RUN_ELSEWHERE.keys() | MAKE.keys()
+    for command, file in RUN_ELSEWHERE.items():
+        assert f'"{command.split()[-1]}"' in (REPO / file).read_text()
+    assert len(variants()) >= 4
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_does_what_it_says(command: str) -> None:
+    shown = subprocess.run([*command.split(), "--dry-run"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert MAKE[command] in shown
+
+
+@pytest.mark.parametrize("name", ["svamp", "gsm8k", "mawps", "stories"])
+def test_variant_starts_as_written(name: str, tmp_path: Path, shared: Path) -> None:
+    """The literal command, up to its first stage; tests/smoke/test_variants.py takes the settings to the end."""
+    folder = checkout(tmp_path)
+    command = next(command for command in readme_commands() if command.startswith(f"dvc exp run --name {name} "))
+    environment = ENVIRONMENT | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "REALIGN_SHARED": str(shared),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    done = subprocess.run(
+        [*shlex.split(command), "prepare_data"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"Ran experiment\(s\): {name}", done.stdout)
+    assert (folder / "data/prepared/prompts.parquet").exists()
