@@ -28,7 +28,7 @@ check: .venv/ready
 	pytest -q tests/rules
 
 ui: .venv/ready
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} \
+	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
 	  --default-artifact-root mlartifacts
 
 clean:

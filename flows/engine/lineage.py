@@ -61,7 +61,8 @@ class PipelineRun:
 
     def _cause(self) -> str:
         """What set this flow off, to tell it from others in a list: why the first stage was not simply cached."""
-        return next((row["why"] for row in self._rows if row["state"] != "cached"), "nothing changed")
+        causes = (row["why"].replace("params ", "") for row in self._rows if row["state"] != "cached")
+        return next(causes, "nothing changed")
 
     def _note(self) -> str:
         """The stages with links to the runs that made their outputs, which for a cached stage is an earlier one."""

@@ -6,6 +6,7 @@ putting it back must bring the old outputs back without training.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.core.config import read_params
 from tests.processes import ENVIRONMENT
 from tests.smoke.checkout import SMALL, assign, checkout
 
@@ -98,6 +100,23 @@ def test_one_number_runs_what_depends_on_it_and_putting_it_back_restores(
     back = execute(folder, "dvc", "repro")
     assert ran(back.stdout) == set()
     assert hashes(folder) == before
+
+
+def test_an_algorithm_costs_one_file_one_namespace_and_one_word(
+    repro: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(repro[0], tmp_path / "copy")
+    algorithms = folder / "tasks/algorithms"
+    (algorithms / "toy.py").write_text((algorithms / "raft.py").read_text().replace("policy.raft", "policy.toy"))
+    params = read_params(folder / "params.yaml")
+    params["policy"]["toy"] = params["policy"]["raft"]
+    params["policy"]["algorithms"].append("toy")
+    with (folder / "params.yaml").open("w") as stream:
+        YAML(typ="safe").dump(params, stream)
+    added = execute(folder, "dvc", "repro")
+    assert added.returncode == 0, added.stderr
+    assert ran(added.stdout) == {"policy@toy-0", "evaluate", "report"}
+    assert "policy.toy.0.win_rate" in execute(folder, "dvc", "metrics", "show", "--md").stdout
 
 
 def test_the_flow_in_another_checkout_leaves_the_same_bytes(
