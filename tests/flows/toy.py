@@ -114,7 +114,7 @@ FILES = {
         import json, time
         from tasks.core.config import Config
         from tasks.core.run import run
-from tasks.core.stage import Stage
+        from tasks.core.stage import Stage
         from toy.light import journal
 
         class TrainConfig(Config):
