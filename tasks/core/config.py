@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -42,18 +42,6 @@ class RuntimeConfig(Config):
     seed: int
     threads: PositiveInt
     device: str
-
-    @field_validator("device")
-    @classmethod
-    def _is_there(cls, value: str) -> str:
-        kind, _, index = value.partition(":")
-        if kind == "cpu":
-            return value
-        import torch
-
-        if kind != "cuda" or not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
-            raise ValueError(f"there is no device {value} here; write cpu")
-        return value
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:

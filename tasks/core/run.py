@@ -41,7 +41,7 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
     try:
         config, runtime = config_class.load(), RuntimeConfig.load()
         stage = Stage(name, config, runtime, seed)
-        _fix_threads(runtime.threads)
+        _settle(runtime)
         work(config, stage)
         stage.finish()
         status, code = "FINISHED", 0
@@ -72,14 +72,18 @@ def stage_name(namespace: str, seed: int | None = None) -> str:
     return f"{head}@{tail}-{seed}" if tail else head
 
 
-def _fix_threads(threads: int) -> None:
+def _settle(runtime: RuntimeConfig) -> None:
     """The thread count changes the order of float additions, hence the last bits of every result."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
-        import torch
+    os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
+    if "torch" not in sys.modules:
+        return
+    import torch
 
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True)
+    kind, _, index = runtime.device.partition(":")
+    if kind != "cpu" and (kind != "cuda" or int(index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"params.yaml: `runtime.device`: there is no device {runtime.device} here; write cpu")
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True)
 
 
 def _stop(signum: int, frame: object) -> None:

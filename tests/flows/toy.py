@@ -259,7 +259,7 @@ class Project:
         return list(client.search_runs([client.get_experiment_by_name("realign").experiment_id]))
 
     def pipelines(self) -> list[Any]:
-        return [run for run in self.runs() if run.data.tags["mlflow.runName"] == "align"]
+        return [run for run in self.runs() if run.data.tags.get("flow") == "align"]
 
     def processes(self) -> list[psutil.Process]:
         """Everything still alive that works in this project's folder."""
