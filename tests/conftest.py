@@ -1,12 +1,14 @@
 """What all tests share: the optional data folder, a nursery of processes, and a small project whose stages have run."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub: no test asks the internet
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would our children
 
 from tests.processes import Nursery
 from tests.project import STAGES, Project, make
