@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub: no test asks the internet
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would our children
 
 from tests.processes import Nursery
 from tests.project import STAGES, Project, make
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would our children
 
 
 @pytest.fixture(scope="session")
