@@ -8,7 +8,7 @@ Schulman et al. 2017 and 2016; with KL in the reward as in Ziegler et al. 2019 a
 
 How this differs from Ouyang et al.
   - The value function is a second head on the policy's last hidden state, which starts at zero, not a copy of the reward
-    model; it sees the trunk but its gradient does reach it, scaled by value_coef.
+    model; its gradient reaches the shared trunk too, scaled by value_coef.
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The first epoch's old log-probabilities are those the sampler returned.
 

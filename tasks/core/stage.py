@@ -65,14 +65,14 @@ class Stage:
 
     def params(self, config_class: type[AnyConfig]) -> AnyConfig:
         """A further namespace the stage depends on, such as `task`."""
-        assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
+        self._assert_no_key_yet()
         config = config_class.load()
         self._configs[config.namespace] = config
         return config
 
     def dep(self, path: str) -> Path:
         """A declared dependency. Raises InputError if it is not there."""
-        assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
+        self._assert_no_key_yet()
         found = Path(path)
         if not found.exists():
             raise InputError(f"{path} is missing; if a stage makes it, `dvc repro` or `dvc pull` brings it")
@@ -189,10 +189,14 @@ class Stage:
         if self._tracker:
             self._tracker.finish(status)
 
+    def _assert_no_key_yet(self) -> None:
+        assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
+
     @cached_property
     def _key(self) -> str:
         """Hash of everything that determines the result: params, inputs, code."""
-        code = {file.as_posix(): digest(file) for file in files_of(Path(__file__).parents[1]) if file.suffix == ".py"}
+        tasks = Path(__file__).parents[1]
+        code = {file.relative_to(tasks).as_posix(): digest(file) for file in files_of(tasks) if file.suffix == ".py"}
         configs = {name: config.model_dump(mode="json") for name, config in self._configs.items()}
         parts = [self.seed, configs, self._deps, code]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -200,8 +200,7 @@ def _experiment(client: "MlflowClient") -> str:
     if found:
         return str(found.experiment_id)
     folder = Path("mlartifacts").resolve().as_uri() if tracking_uri().startswith("sqlite:") else None
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI then opens it as training runs
-    return str(client.create_experiment(name, artifact_location=folder, tags=kind))
+    return str(client.create_experiment(name, artifact_location=folder))
 
 
 def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
