@@ -2,7 +2,7 @@
 
 `dvc repro` looks a stage up in its run cache by a hash of command, parameters and the hashes of its inputs. In a chain
 (put a parameter back, and everything after it comes from the cache) the inputs of the second stage are not in the
-workspace yet; but the run-cache entry of the first says what they will be. This file is the only one that leans on DVC's
+workspace yet; but the run-cache entry of the first says what they will be. Beside lockfile.py, the only file that uses DVC's
 private functions; dvc is pinned exactly, and tests/flows checks that what is foreseen here is what `dvc repro` then does.
 """
 
