@@ -9,6 +9,7 @@ sentence per failure. Run again, it continues where it stopped: DVC knows what i
 
 import argparse
 import functools
+import os
 import sys
 
 from prefect import Task, flow, task
@@ -19,6 +20,7 @@ from prefect.states import Completed, Failed
 
 from flows.engine.api import has_server, prefect_api
 from flows.engine.crew import Crew
+from flows.engine.leash import PARENT, follow
 from flows.engine.plan import Step
 from flows.engine.show import Outcome, show_outcomes, show_plan, show_results
 from tasks.core.errors import InputError
@@ -85,6 +87,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.align", description="Run what must run of dvc.yaml.")
     parser.add_argument("--until", metavar="STAGE", help="only this stage (or matrix) and what it needs")
     until = parser.parse_args().until
+    if PARENT in os.environ:
+        follow(int(os.environ.pop(PARENT)))
     try:
         crew = plan(until)
         if crew.idle and not has_server():  # nothing to schedule, and nobody to tell

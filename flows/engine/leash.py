@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
+PARENT = "REALIGN_PARENT"  # the process that a flow started by another flow must not outlive
 GRACE = 15.0  # seconds that a stage has, after SIGTERM, to tell MLflow that it was killed
 
 
@@ -27,6 +29,17 @@ def hold_leash(on_pull: Callable[[], None]) -> None:
         while os.read(leash, 1):
             pass
         on_pull()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def follow(pid: int) -> None:
+    """End in good order (SIGTERM to this process) when process `pid` is gone, whatever ended it."""
+
+    def wait() -> None:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait()
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
 
