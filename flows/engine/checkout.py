@@ -29,11 +29,15 @@ def make_checkout(folder: Path, commit: str, patch: str = "", shared_cache: bool
     git("-C", str(folder), "checkout", "--quiet", "--detach", commit)
     if patch:
         git("-C", str(folder), "apply", "--binary", "--whitespace=nowarn", "-", given=patch)
+    unsent = Path(".scratch/spool")  # of the tracker: it must outlive the checkout
+    unsent.mkdir(parents=True, exist_ok=True)
+    (folder / ".scratch").mkdir()
+    (folder / unsent).symlink_to(unsent.resolve())
     own = Path(".dvc/config.local")  # where a remote's password is kept, which git does not carry
     if own.exists():
         shutil.copy(own, folder / own)
     with Repo() as here:
-        cache = Path(here.cache.local.path)
+        cache = Path(here.cache.local_cache_dir)
     with Repo(str(folder)) as there, there.config.edit("local") as config:
         config.setdefault("cache", {})["dir"] = str(cache if shared_cache else folder / ".dvc/cache")
 
@@ -60,13 +64,14 @@ def start_align(folder: Path, *arguments: str, **says: str) -> "subprocess.Popen
 
 
 def git(*arguments: str, given: str = "") -> str:
-    """What git prints. Raises InputError with git's own sentence."""
+    """What git prints, byte for byte: patches hold any encoding and line end. Raises InputError with git's own sentence."""
     try:
-        return subprocess.run(["git", *arguments], input=given, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(["git", *arguments], input=os.fsencode(given), capture_output=True, check=True)
+        return os.fsdecode(done.stdout)
     except FileNotFoundError:
         raise InputError("git is not installed, and checkouts are made by it") from None
     except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.split()) or f"exit code {error.returncode}"
+        said = " ".join(os.fsdecode(error.stderr).split()) or f"exit code {error.returncode}"
         raise InputError(f"git {arguments[0]}: {said}") from None
 
 

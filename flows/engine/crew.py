@@ -3,20 +3,20 @@
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from prefect.runtime import flow_run
 
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import PipelineRun, State, close_stage_run
 from flows.engine.plan import Step, make_plan, settle
-from flows.engine.preflight import check_params
-from flows.engine.process import Children
+from flows.engine.process import Children, Ended
 from flows.engine.reproduce import FLOW_RUN_ID
 from flows.engine.show import Outcome, console, line_printer
 from flows.engine.slots import Slots, only_flow
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
-from tasks.core.tracking import PIPELINE_RUN_ID
+from tasks.core.tracking import PIPELINE_RUN_ID, connect
 
 
 class Crew:
@@ -28,6 +28,7 @@ class Crew:
         self._slots = Slots(RuntimeConfig.load())
         with open_repo() as repo:
             graph = read_graph(repo)
+            self._claims = Path(repo.cache.local_cache_dir) / "at-work"  # whoever shares the cache can use what we make
             self.plan = make_plan(graph.until(until) if until else graph)
         self.outcomes: dict[str, Outcome] = {}
         self._record: PipelineRun | None = None
@@ -46,7 +47,11 @@ class Crew:
             return
         for step in self.plan.values():
             self._slots.check(step.name, step.gpus)
-        check_params(step for step in self.plan.values() if step.action in ("run", "depends"))
+        if not self.idle:
+            coming = [step for step in self.plan.values() if step.action in ("run", "depends")]
+            self._children.prepare(coming)
+            connect()  # while they are being prepared
+            self._children.check()
         self._record = PipelineRun()
 
     @property
@@ -58,6 +63,8 @@ class Crew:
         """Leave a stage, restore it, or run it on a slot of its own. Called once everything upstream is done."""
         try:
             outcome = self._carry_out(step)
+        except InputError as error:
+            outcome = Outcome(step.name, "failed", str(error), 0.0)
         except Exception as error:  # ours, or a full disk: the stage has failed, and the others go on
             traceback.print_exc()
             outcome = Outcome(step.name, "failed", f"{type(error).__name__}: {error}", 0.0)
@@ -69,30 +76,37 @@ class Crew:
 
     def _carry_out(self, step: Step) -> Outcome:
         began = time.monotonic()
-        log = ""
-        state, why = self._without_running(step), step.why
+        state, work = self._without_running(step)
+        why, log = step.why, ""
         if state is None:
-            with self._slots.lease(step.gpus) as lease:
-                began = time.monotonic()  # waiting for a slot is not the stage's time
-                self._show(step.name, f"starts: {step.why}")
-                says = {PIPELINE_RUN_ID: self.record.run_id, FLOW_RUN_ID: flow_run.id or ""} | lease.devices
-                ended = self._children.reproduce(step.name, says, [self._alone.fileno(), *lease.files])
-            if ended.code == 0:
-                state = "ran"
-            else:
-                state, why, log = "failed", ended.why, str(ended.log)
-                close_stage_run(step.name)
+            with self._slots.claim(self._claims / (work or step.name)) as claim:
+                state = self._without_running(step, again=True)[0] if claim.waited else None
+                if state is None:
+                    with self._slots.lease(step.gpus) as lease:
+                        began = time.monotonic()  # waiting is not the stage's time
+                        ended = self._reproduce(step, lease.devices, [claim.file, *lease.files])
+                    state, why, log = ("ran", why, "") if ended.code == 0 else ("failed", ended.why, str(ended.log))
         seconds = time.monotonic() - began
         state = self.record.settled(step.name, state, why, seconds)
         return Outcome(step.name, state, why, seconds, log)
 
+    def _reproduce(self, step: Step, devices: dict[str, str], locks: list[int]) -> Ended:
+        self._show(step.name, f"starts: {step.why}")
+        says = {PIPELINE_RUN_ID: self.record.run_id, FLOW_RUN_ID: flow_run.id or ""} | devices
+        ended = self._children.reproduce(step.name, says, [self._alone.fileno(), *locks])
+        if ended.code:
+            close_stage_run(step.name)
+        return ended
+
     def stop(self) -> None:
         """End every child at once and start no more: the flow was cancelled."""
         console.print("stopping; run again to continue")
+        self._slots.stop()
         self._children.stop()
 
     def abandon(self) -> None:
         """The flow ends before its conclusion: its MLflow run, if there is one, must not stay RUNNING."""
+        self._children.close()
         if self._record:
             self._record.end("KILLED")
 
@@ -112,15 +126,18 @@ class Crew:
         self.record.end("KILLED" if killed else "FAILED" if failed else "FINISHED")
         return outcomes
 
-    def _without_running(self, step: Step) -> State | None:
-        """cached, restored, or None: the stage must run. A stage planned as `run` is not looked at twice."""
+    def _without_running(self, step: Step, again: bool = False) -> tuple[State | None, str]:
+        """cached or restored; or None (the stage must run) and what that work is called, as far as it is known.
+
+        A stage planned as `run` is not looked at twice, unless somebody else may have done its work since.
+        """
         if step.action == "cached":
-            return "cached"
-        if step.action == "run":
-            return None
+            return "cached", ""
+        if step.action == "run" and not again:
+            return None, step.work
         try:
             with self._dvc, open_repo() as repo:
-                found = settle(repo, step.name)
+                found, work = settle(repo, step.name)
         except InputError:  # most often a lock that another dvc holds: the child has the patience, and reports the rest
-            return None
-        return None if found == "run" else found
+            return None, ""
+        return (None if found == "run" else found), work

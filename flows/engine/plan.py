@@ -21,7 +21,7 @@ from dvc.utils.serialize import load_path
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.engine.graph import Graph, dotted, nearest
-from flows.engine.runcache import foreseen_hash, foreseen_outs, overlaps
+from flows.engine.runcache import foreseen_hash, foreseen_outs, overlaps, work_of
 from tasks.core.config import flatten
 from tasks.core.errors import InputError
 
@@ -39,6 +39,7 @@ class Step:
     command: str
     params: tuple[str, ...]  # keys of params.yaml that the stage reads
     gpus: int
+    work: str = ""  # what DVC's run cache calls it, where that is known before it runs
 
 
 def make_plan(graph: Graph) -> dict[str, Step]:
@@ -53,6 +54,7 @@ def make_plan(graph: Graph) -> dict[str, Step]:
         unknown = [out for need in waits_for for out in graph.stages[need].outs]
         hashes, reasons = _compare(stage, coming, unknown, read)
         action: Action
+        work = ""
         if waits_for:
             action, reasons = "depends", [*reasons, f"upstream {_some(waits_for)} will run"]
         elif not reasons:
@@ -60,22 +62,23 @@ def make_plan(graph: Graph) -> dict[str, Step]:
         elif (outs := foreseen_outs(stage, hashes)) is not None:
             action, restored[name] = "restore", outs
         else:
-            action = "run"
+            action, work = "run", work_of(stage, hashes)
         params = tuple(key for dep in stage.params for key in dep.params)
-        steps[name] = Step(name, action, _some(reasons, "; "), upstream, _command(stage), params, graph.gpus(name))
+        steps[name] = Step(name, action, _some(reasons, "; "), upstream, _command(stage), params, graph.gpus(name), work)
     return steps
 
 
-def settle(repo: Repo, name: str) -> Literal["cached", "restored", "run"]:
-    """Once everything upstream is done: leave the stage, check its outputs out of the cache, or say that it must run."""
+def settle(repo: Repo, name: str) -> tuple[Literal["cached", "restored", "run"], str]:
+    """Once everything upstream is done: leave the stage, check its outputs out of the cache, or say that it must run; and
+    what DVC's run cache calls that work."""
     stage = repo.stage.load_one(name=name)
     hashes, reasons = _compare(stage, [], [], _read)
     if not reasons:
-        return "cached"
+        return "cached", ""
     if foreseen_outs(stage, hashes) is None:
-        return "run"
+        return "run", work_of(stage, hashes)
     repo.reproduce(targets=[name], single_item=True)
-    return "restored"
+    return "restored", ""
 
 
 def _compare(

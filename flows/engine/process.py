@@ -1,15 +1,18 @@
 """Stages at work: one child process each, in a session of its own, its output shown line by line and kept in a file."""
 
+import io
 import os
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.engine.forkserver import Child, Forkserver
 from flows.engine.leash import end_group
+from flows.engine.plan import Step
+from flows.engine.preflight import modules_of
 from flows.engine.reproduce import LOCKED
 
 LOGS = Path(".scratch/logs")
@@ -30,9 +33,27 @@ class Children:
 
     def __init__(self, show: Callable[[str, str], None]):
         self._show = show
+        self._forkserver: Forkserver | None = None
         self._lock = threading.Lock()
-        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._running: dict[str, Child] = {}
         self._stopping = False
+
+    def prepare(self, steps: Iterable[Step]) -> None:
+        """Begin to load what these stages will need. Returns at once."""
+        steps = list(steps)
+        keys = dict.fromkeys(key for step in steps for key in step.params)
+        modules = dict.fromkeys(module for step in steps for module in modules_of(step.command))
+        self._forkserver = Forkserver(list(keys), list(modules))
+
+    def check(self) -> None:
+        """Their parameters. Raises InputError with the first complaint."""
+        assert self._forkserver, "prepare() comes first"
+        self._forkserver.check()
+
+    def close(self) -> None:
+        """No child will be asked for any more."""
+        if self._forkserver:
+            self._forkserver.close()
 
     def reproduce(self, name: str, says: dict[str, str], leases: list[int]) -> Ended:
         """Run the stage and wait for it; what is transient (a lock of DVC, held by someone else) is tried again.
@@ -68,42 +89,33 @@ class Children:
         with self._lock:
             if self._stopping:
                 return Ended(-1, "the flow was stopped", log)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "flows.engine.reproduce", name],
-                env=environment,
-                stdin=subprocess.PIPE,  # the leash: never written to, closed by the kernel when this process dies
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                pass_fds=leases,
-            )
-            self._running[name] = process
-        # A child that was killed cannot end its stage, and its stage would keep the pipe below open.
-        reaper = threading.Thread(target=_reap, args=(process,))
+            assert self._forkserver, "prepare() comes first"
+            child = self._running[name] = self._forkserver.fork(name, environment, leases)
+        # A child that was killed cannot end its stage, and its stage would keep the output below open.
+        codes: list[int] = []
+        reaper = threading.Thread(target=lambda: codes.append(_reap(child)))
         reaper.start()
         last_line = ""
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
             with log.open("w", encoding="utf-8") as kept:
-                for line in process.stdout:
+                for line in io.TextIOWrapper(child.output, errors="replace"):
                     kept.write(line)
                     kept.flush()
                     if line.strip():
                         last_line = line.strip()
                         self._show(name, line.rstrip())
         finally:
-            process.stdout.close()
-            process.stdin.close()  # pulls the leash, should we be here before the child has ended
+            child.output.close()
+            child.leash.close()  # pulls it, should we be here before the child has ended
             reaper.join()
             with self._lock:
                 del self._running[name]
-        why = last_line if process.returncode > 0 and last_line else f"dvc ended with exit code {process.returncode}"
-        return Ended(process.returncode, why, log)
+        [code] = codes
+        why = last_line if code > 0 and last_line else f"dvc ended with exit code {code}"
+        return Ended(code, why, log)
 
 
-def _reap(process: "subprocess.Popen[str]") -> None:
-    process.wait()
-    end_group(process.pid)
+def _reap(child: Child) -> int:
+    code = child.wait()
+    end_group(child.pid)
+    return code

@@ -1,22 +1,21 @@
 """The child process of one stage: `dvc repro --single-item <stage>`, on the flow's leash.
 
-    python -m flows.engine.reproduce sft
-
-It differs from the dvc command in three ways: it waits for DVC's lock instead of giving up after three seconds (a stage
+It differs from the dvc command in four ways: it waits for DVC's lock instead of giving up after three seconds (a stage
 that trained for hours must not fail at committing its outputs), it says by exit code whether only a lock was in the way,
-and it never leaves its stage alone: a signalled or orphaned dvc would let the stage run on.
+it starts the stage without importing everything again, and it never leaves it alone: a signalled or orphaned dvc would
+let it run on.
 """
 
 import logging
 import os
 import re
 import signal
-import sys
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 
+from flows.engine.command import fork_commands
 from flows.engine.leash import end_group, hold_leash
 from flows.engine.lockfile import protect
 from tasks.core.tracking import PIPELINE_RUN_ID
@@ -29,10 +28,12 @@ class Stopped(BaseException):
     """SIGTERM, from the flow or because the flow is gone."""
 
 
-def main(name: str) -> int:
+def reproduce(name: str, report: int) -> int:
+    """Returns the exit code of the child. report: where it will be written, once this process and its stage have ended."""
     signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     protect()
+    fork_commands(not_for_the_stage=report)
     orphaned = []
 
     def pulled() -> None:
@@ -84,7 +85,3 @@ def _reproduce(name: str) -> int:
 
 def _stop(signum: int, frame: object) -> None:
     raise Stopped
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -61,13 +61,18 @@ def foreseen_outs(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | Non
     return outs if outs and not any(out.changed_cache() for out in outs if out.use_cache) else None
 
 
-def _newest_entry(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | None:
+def work_of(stage: Stage, deps: dict[str, HashInfo]) -> str:
+    """The name under which DVC's run cache keeps what the stage makes of these inputs."""
     for dep in stage.deps:
         dep.hash_info = deps[dep.fs_path]
         if not isinstance(dep, ParamsDependency):
             dep.meta = Meta(isdir=dep.hash_info.isdir, isexec=localfs.isfile(dep.fs_path) and os.access(dep.fs_path, os.X_OK))
+    return str(_get_cache_hash(to_single_stage_lockfile(stage), key=True))
+
+
+def _newest_entry(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | None:
+    key = work_of(stage, deps)
     cache = stage.repo.stage_cache
-    key = _get_cache_hash(to_single_stage_lockfile(stage), key=True)
     entries = sorted(Path(cache._get_cache_dir(key)).glob("*"), key=os.path.getmtime)
     entry = cache._load_cache(key, entries[-1].name) if entries else None
     return list(cache._create_stage(entry, wdir=stage.wdir).outs) if entry else None

@@ -9,11 +9,11 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
@@ -30,9 +30,7 @@ def only_flow() -> TextIO:
     """
     ONE_FLOW.parent.mkdir(parents=True, exist_ok=True)
     lock = ONE_FLOW.open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(lock):
         lock.seek(0)
         print(f"waiting for the flow of process {lock.read().strip()}, which is at work in this folder", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,12 +40,23 @@ def only_flow() -> TextIO:
     return lock
 
 
+Taken = TypeVar("Taken")
+
+
 @dataclass(frozen=True)
 class Lease:
     """What a stage was given: the environment that says so, and the locked files its child must share."""
 
     devices: dict[str, str]
     files: list[int]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Work that is ours alone. waited: somebody else has done it meanwhile, or has failed."""
+
+    file: int  # open and locked: the child must share it
+    waited: bool
 
 
 class Slots:
@@ -59,6 +68,7 @@ class Slots:
         self.on_gpu = runtime.device != "cpu"
         self.gpus = _gpus() if self.on_gpu else []
         self._changed = threading.Condition()
+        self._stopped = False
         SLOTS.mkdir(parents=True, exist_ok=True)
 
     def check(self, name: str, gpus: int) -> None:
@@ -71,8 +81,7 @@ class Slots:
         """Wait for a slot, and for so many GPUs; all at once, so that nobody holds one device while waiting for another."""
         wanted = [(self.cpus, 1), (self.gpus, gpus if self.on_gpu else 0)]
         with self._changed:
-            while (held := _take(wanted)) is None:
-                self._changed.wait(SECONDS_BETWEEN_LOOKS)
+            held = self._wait_for(lambda: _take(wanted))
         try:
             ids = [Path(file.name).name.removeprefix("gpu-") for file in held[1:]]
             yield Lease({"CUDA_VISIBLE_DEVICES": ",".join(ids)} if self.on_gpu else {}, [file.fileno() for file in held])
@@ -81,6 +90,30 @@ class Slots:
                 for file in held:
                     file.close()
                 self._changed.notify_all()
+
+    @contextmanager
+    def claim(self, work: Path) -> Iterator[Claim]:
+        """Wait until nobody else does this work: of several experiments that have a stage in common, one computes it."""
+        work.parent.mkdir(parents=True, exist_ok=True)
+        with work.open("w") as file:
+            waited = not _lock(file)
+            if waited:
+                with self._changed:
+                    self._wait_for(lambda: _lock(file) or None)
+            yield Claim(file.fileno(), waited)
+
+    def stop(self) -> None:
+        """End all waiting."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _wait_for(self, take: Callable[[], Taken | None]) -> Taken:
+        while (taken := take()) is None:
+            if self._stopped:
+                raise InputError("the flow was stopped")
+            self._changed.wait(SECONDS_BETWEEN_LOOKS)
+        return taken
 
 
 def _take(wanted: list[tuple[list[str], int]]) -> list[TextIO] | None:
@@ -92,10 +125,9 @@ def _take(wanted: list[tuple[list[str], int]]) -> list[TextIO] | None:
             if len(mine) == count:
                 break
             file = (SLOTS / name).open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lock(file):
                 mine.append(file)
-            except BlockingIOError:
+            else:
                 file.close()
         held += mine
         if len(mine) < count:
@@ -103,6 +135,15 @@ def _take(wanted: list[tuple[list[str], int]]) -> list[TextIO] | None:
                 taken.close()
             return None
     return held
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether it could be locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _gpus() -> list[str]:

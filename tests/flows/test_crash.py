@@ -57,7 +57,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
     wait_until(lambda: training(finished))
     [work] = wait_until(lambda: [pid for what, name, pid, _ in finished.journal()[before:] if name == "work@a"])
     psutil.Process(work).kill()
-    [dvc] = [one for one in finished.processes() if one.cmdline()[-2:] == ["flows.engine.reproduce", "train"]]
+    [dvc] = [one for one in finished.processes() if one.name() == "train" and os.getsid(one.pid) == one.pid]
     dvc.kill()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -87,6 +87,8 @@ def test_a_lock_of_dvc_is_waited_for_and_no_other_failure_is_tried_again(
     rwlock.write_text(json.dumps({"write": {str(Path("out/work/a").resolve()): {"pid": os.getppid(), "cmd": "dvc pull"}}}))
     finished.set(work__a__scale=4, fragile__fail=True)
     children = Children(show)
+    children.prepare([])
+    children.check()
     ended = children.reproduce("work@a", {}, [])
     assert ended.code == 0, ended
     assert lines == ["another dvc process is in the way; trying again", "work@a at work on no device"]
