@@ -6,11 +6,14 @@ is a process of its own, in its own folder, and may be killed, starved or refuse
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +75,13 @@ for line in sys.stdin:
                 break
         except ChildProcessError:
             break
+"""
+
+SERVER = """
+import sys
+import uvicorn
+from mlflow.server.fastapi_app import app
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
 
 
@@ -139,6 +149,44 @@ class Nursery:
         self.process.stdin.close()
         self.process.wait()
         self.papers.cleanup()
+
+
+class TrackingServer:
+    """What `mlflow server` starts, as a process of its own; stop() and start() keep its port and its data."""
+
+    def __init__(self, folder: Path, database: Path, nursery: Nursery):
+        shutil.copy(database, folder / "server.db")
+        (folder / "server.py").write_text(SERVER)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri, self.folder, self.nursery = f"http://127.0.0.1:{self.port}", folder, nursery
+        self.start()
+
+    def start(self) -> None:
+        from mlflow.server import constants
+
+        environment = {
+            constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{self.folder / 'server.db'}",
+            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            constants.ARTIFACTS_DESTINATION_ENV_VAR: str(self.folder / "artifacts"),
+            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
+        }
+        self.running = self.nursery.start(self.folder, f"server.py {self.port}", **environment)
+        while not self.answers():
+            assert self.running.alive(), self.running.wait().stderr
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.running.send(signal.SIGKILL)
+        assert self.running.wait().code == -signal.SIGKILL
+        assert not self.answers()
+
+    def answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        except OSError:
+            return False
 
 
 def python(folder: Path, *arguments: str, **environment: str) -> Done:

@@ -87,4 +87,5 @@ def _settle(runtime: RuntimeConfig) -> None:
 
 
 def _stop(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends a whole group may say it twice: MLflow must still be told
     raise Stopped

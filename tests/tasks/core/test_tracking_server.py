@@ -1,66 +1,21 @@
 """A real tracking server that goes away in the middle of a run: training goes on, and nothing is lost or doubled."""
 
 import shutil
-import signal
 import socket
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.server import constants
 
 from tasks.core.files import digest
-
-SERVER = """
-import sys
-import uvicorn
-from mlflow.server.fastapi_app import app
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
-"""
-
-
-class Server:
-    """What `mlflow server` starts, as a process of its own; stop() and start() keep its port and its data."""
-
-    def __init__(self, folder, database, nursery):
-        shutil.copy(database, folder / "server.db")
-        (folder / "server.py").write_text(SERVER)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri, self.folder, self.nursery = f"http://127.0.0.1:{self.port}", folder, nursery
-        self.start()
-
-    def start(self):
-        environment = {
-            constants.BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{self.folder / 'server.db'}",
-            constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-            constants.ARTIFACTS_DESTINATION_ENV_VAR: str(self.folder / "artifacts"),
-            constants.SERVE_ARTIFACTS_ENV_VAR: "true",
-        }
-        self.running = self.nursery.start(self.folder, f"server.py {self.port}", **environment)
-        while not self.answers():
-            assert self.running.alive(), self.running.wait().stderr
-            time.sleep(0.05)
-
-    def stop(self):
-        self.running.send(signal.SIGKILL)
-        assert self.running.wait().code == -signal.SIGKILL
-        assert not self.answers()
-
-    def answers(self):
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
-        except OSError:
-            return False
+from tests.processes import TrackingServer
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, database, nursery) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), database, nursery)
+def server(tmp_path_factory, database, nursery) -> Iterator[TrackingServer]:
+    server = TrackingServer(tmp_path_factory.mktemp("server"), database, nursery)
     yield server
     server.stop()
 
