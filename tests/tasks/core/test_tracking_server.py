@@ -92,3 +92,37 @@ def test_no_server_at_the_start(tiny):
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert f"the tracking server {uri} does not answer" in done.stderr
     assert not tiny.outputs()
+
+
+EIGHT = """
+import sys
+from tasks.core.tracking import Tracker
+tracker = Tracker(f"stage-{sys.argv[1]}", {}, {"number": sys.argv[1]})
+for step in range(300):
+    tracker.metrics({"loss/a": step, "loss/b": -step}, step)
+    if step % 20 == 0:
+        tracker.send()
+tracker.table([{"row": n} for n in range(20)], "rows")
+tracker.finish("FINISHED")
+"""
+
+
+@pytest.mark.parametrize("store", ["sqlite", "server"])
+def test_eight_stages_that_log_at_once_lose_nothing(store, server, nursery, database, tmp_path):
+    shutil.copy(database, tmp_path / "mlflow.db")
+    (tmp_path / "eight.py").write_text(EIGHT)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}" if store == "sqlite" else server.uri
+    environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_EXPERIMENT_NAME": "eight"}
+    at_work = [nursery.start(tmp_path, f"eight.py {number}", **environment) for number in range(8)]
+    for running in at_work:
+        done = running.wait()
+        assert (done.code, done.stderr) == (0, "")
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("eight").experiment_id])
+    assert sorted(run.data.params["number"] for run in runs) == list("01234567")
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        for key, sign in (("loss/a", 1), ("loss/b", -1)):
+            points = {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
+            assert points == {step: sign * step for step in range(300)}
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["rows.json"]
