@@ -1,8 +1,11 @@
-# make align   the main job: every stage that is not up to date, through the Prefect flow
-# make test    the tests
-# make check   formatting, lint, types, rules: under a minute
-# make ui      the experiments in the MLflow UI, http://127.0.0.1:5000
-# make clean   what a run leaves behind; the DVC cache stays
+# make align    the main job: every stage that is not up to date, through the Prefect flow
+# make test     the tests
+# make check    formatting, lint, types, rules: under a minute
+# make ui       the experiments in the MLflow UI, http://127.0.0.1:5000
+# make server   for schedules: Prefect server (port 4200), MLflow server (port 5000) and workers, until Ctrl-C
+# make deploy   tell that Prefect server what prefect.yaml schedules
+# make worker   one more worker, of work pool POOL; elsewhere PREFECT_API_URL and MLFLOW_TRACKING_URI name the servers
+# make clean    what a run leaves behind; the DVC cache stays
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
@@ -10,10 +13,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align test check ui clean
+.PHONY: align test check ui server deploy worker clean
 
 align: .venv/ready
 	python -m flows.align
@@ -29,7 +33,20 @@ check: .venv/ready
 
 ui: .venv/ready
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
-	  --default-artifact-root mlartifacts
+	  --default-artifact-root mlartifacts --workers 1
+
+server: .venv/ready
+	exec python -m flows.server
+
+deploy worker: export PREFECT_API_URL ?= http://127.0.0.1:4200/api
+deploy: .venv/ready
+	python -m flows.deploy
+
+worker: export MLFLOW_TRACKING_URI ?= http://127.0.0.1:5000
+worker: export PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL ?= INFO
+worker: POOL ?= cpu
+worker: .venv/ready
+	exec python -m flows.worker $(POOL)
 
 clean:
 	rm -rf .scratch models reports runs data/prepared data/*.parquet mlflow.db mlartifacts

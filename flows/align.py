@@ -2,6 +2,7 @@
 
     python -m flows.align                  plan, run what must run, conclude
     python -m flows.align --until sft      only sft and what it needs (`policy`: all of the matrix)
+    python -m flows.align --workers        stages run on the workers of the Prefect pools instead of here
 
 DVC decides what runs, this flow when; a stage that fails stops only what depends on it. Exit code 0, or 1 with one
 sentence per failure. Run again, it continues where it stopped: DVC knows what is done, each stage has its checkpoint.
@@ -9,7 +10,6 @@ sentence per failure. Run again, it continues where it stopped: DVC knows what i
 
 import argparse
 import functools
-import os
 import sys
 
 from prefect import Task, flow, task
@@ -18,19 +18,19 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
-from flows.engine.api import has_server, prefect_api
+from flows.engine.api import follow_parent, has_server, prefect_api
 from flows.engine.crew import Crew
-from flows.engine.leash import PARENT, follow
 from flows.engine.plan import Step
 from flows.engine.show import Outcome, show_outcomes, show_plan, show_results
 from tasks.core.errors import InputError
 
 
 @flow(name="align")
-def align(until: str | None = None) -> State:
+def align(until: str | None = None, workers: bool = False) -> State:
     """Plan, run, conclude."""
+    follow_parent()
     try:
-        crew = plan(until)
+        crew = plan(until, workers)
         outcomes = run(crew)
     except InputError as error:
         return Failed(message=str(error))
@@ -39,9 +39,9 @@ def align(until: str | None = None) -> State:
 
 
 @functools.cache
-def plan(until: str | None) -> Crew:
+def plan(until: str | None, workers: bool) -> Crew:
     """What will happen and why, shown first. Once per process: `main` looks before it asks Prefect for a flow run."""
-    crew = Crew(until)
+    crew = Crew(until, workers)
     show_plan(crew.plan.values())
     return crew
 
@@ -86,11 +86,11 @@ def conclude(outcomes: list[Outcome]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.align", description="Run what must run of dvc.yaml.")
     parser.add_argument("--until", metavar="STAGE", help="only this stage (or matrix) and what it needs")
-    until = parser.parse_args().until
-    if PARENT in os.environ:
-        follow(int(os.environ.pop(PARENT)))
+    parser.add_argument("--workers", action="store_true", help="stages run on the workers of the Prefect pools, not here")
+    asked = parser.parse_args()
+    follow_parent()
     try:
-        crew = plan(until)
+        crew = plan(asked.until, asked.workers)
         if crew.idle and not has_server():  # nothing to schedule, and nobody to tell
             crew.get_ready()
             for step in crew.plan.values():
@@ -99,7 +99,7 @@ def main() -> None:
         try:
             with prefect_api(watched=not crew.idle):
                 crew.get_ready()  # here: while Prefect's API starts
-                state = align(until=until, return_state=True)
+                state = align(asked.until, asked.workers, return_state=True)
         finally:
             crew.abandon()
     except InputError as error:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -25,10 +25,12 @@ from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
+from flows.engine.leash import PARENT, follow
 from tasks.core.errors import InputError
 
 LOG = Path(".scratch/logs/prefect.log")
-NO_HEARTBEAT = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+HEARTBEAT = 30  # seconds, the least that Prefect allows; flows/deploy.py says what happens without
+_leash: list[int] = []  # of our private API
 PRIVATE = {
     "PREFECT_UI_ENABLED": "false",
     "PREFECT__SERVER_EPHEMERAL": "1",  # only the services that a client needs
@@ -49,7 +51,7 @@ def prefect_api(watched: bool) -> Iterator[None]:
     watched: whether the flow sends heartbeats, by which a server notices that it died. They cost a second at its end.
     """
     if not has_server():
-        with _private(), temporary_settings(NO_HEARTBEAT):
+        with _private(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
         return
     if reason := get_client(sync_client=True).api_healthcheck():
@@ -57,7 +59,7 @@ def prefect_api(watched: bool) -> Iterator[None]:
             f"the Prefect server {PREFECT_API_URL.value()} does not answer ({reason}); "
             "start it, or unset PREFECT_API_URL to run without one"
         )
-    with nullcontext() if watched else temporary_settings(NO_HEARTBEAT):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT if watched else None}):
         yield
 
 
@@ -75,6 +77,8 @@ def _private() -> Iterator[None]:
             start_new_session=True,  # Ctrl-C is for the flow, which still has to tell the API
             pass_fds=[listener.fileno()],
         )
+    assert process.stdin
+    _leash.append(process.stdin.fileno())
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
     refresh_global_settings_context()
     try:
@@ -82,8 +86,20 @@ def _private() -> Iterator[None]:
     except httpx.TransportError as error:
         raise InputError(f"Prefect's private API ended ({error}); {LOG} says why") from error
     finally:
+        _leash.clear()
         process.terminate()
         process.wait()
+
+
+def lent() -> list[int]:
+    """What a flow that we start must hold open: a private API then outlives us until it has heard of that flow, too."""
+    return list(_leash)
+
+
+def follow_parent() -> None:
+    """Do not outlive who started this flow, if it said its number: a worker (flows/worker.py) or another flow."""
+    if PARENT in os.environ:
+        follow(int(os.environ.pop(PARENT)))
 
 
 def report_crash(flow_run_id: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
+from flows.engine.api import lent
 from flows.engine.leash import PARENT
 from flows.engine.slots import SLOTS
 from tasks.core.errors import InputError
@@ -59,6 +60,7 @@ def start_align(folder: Path, *arguments: str, **says: str) -> "subprocess.Popen
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        pass_fds=lent(),
         start_new_session=True,  # Ctrl-C is for the caller, who passes it on
     )
 

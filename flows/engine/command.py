@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from dvc.exceptions import DvcException
 from dvc.stage import run
 from dvc.stage.exceptions import StageCmdFailedError
 
@@ -42,6 +43,15 @@ def fork_commands(not_for_the_stage: int) -> None:
             raise StageCmdFailedError(command, code)
 
     run._run = start
+
+
+def forbid_commands() -> None:
+    """From now on DVC restores, or fails."""
+
+    def refuse(executable: str | None, command: str, **others: Any) -> None:
+        raise DvcException("its outputs are not in the DVC remote, where the worker that ran it should have left them")
+
+    run._run = refuse
 
 
 def _become(arguments: list[str], cwd: str, environment: dict[str, str]) -> NoReturn:

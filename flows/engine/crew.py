@@ -3,28 +3,36 @@
 import threading
 import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 from prefect.runtime import flow_run
 
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import PipelineRun, State, close_stage_run
+from flows.engine.locks import only_one
 from flows.engine.plan import Step, make_plan, settle
 from flows.engine.process import Children, Ended
 from flows.engine.reproduce import FLOW_RUN_ID
 from flows.engine.show import Outcome, console, line_printer
-from flows.engine.slots import Slots, only_flow
+from flows.engine.slots import ELSEWHERE, Slots
+from flows.engine.workers import Workers
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
 from tasks.core.tracking import PIPELINE_RUN_ID, connect
+
+ONE_FLOW = Path(".scratch/align/lock")  # one flow at a time in a checkout; after a crash, when its last child is gone
 
 
 class Crew:
     """The plan, the children and slots that carry it out, the MLflow run that records it. Lives as long as its process."""
 
-    def __init__(self, until: str | None = None):
-        """Decide what to do; nothing has started yet. Raises InputError where the project cannot be read."""
-        self._alone = only_flow()
+    def __init__(self, until: str | None = None, workers: bool = False):
+        """Decide what to do; nothing has started yet. Raises InputError where the project cannot be read.
+
+        workers: stages run on the workers of Prefect's pools instead of here.
+        """
+        self._alone = only_one(ONE_FLOW, "flow")
         self._slots = Slots(RuntimeConfig.load())
         with open_repo() as repo:
             graph = read_graph(repo)
@@ -35,6 +43,7 @@ class Crew:
         self._dvc = threading.Lock()  # DVC's objects are not made for threads: one view of the project at a time
         self._show = line_printer(self.plan)
         self._children = Children(self._show)
+        self._workers = Workers(self._show) if workers else None
 
     @property
     def idle(self) -> bool:
@@ -45,12 +54,15 @@ class Crew:
         """Check devices and parameters of all that will run, and open the flow's run in MLflow. Once is enough."""
         if self._record:
             return
-        for step in self.plan.values():
+        for step in self.plan.values() if not self._workers else ():
             self._slots.check(step.name, step.gpus)
         if not self.idle:
             coming = [step for step in self.plan.values() if step.action in ("run", "depends")]
             self._children.prepare(coming)
             connect()  # while they are being prepared
+            if self._workers:
+                with open_repo() as repo:
+                    self._workers.provide(repo)
             self._children.check()
         self._record = PipelineRun()
 
@@ -82,18 +94,20 @@ class Crew:
             with self._slots.claim(self._claims / (work or step.name)) as claim:
                 state = self._without_running(step, again=True)[0] if claim.waited else None
                 if state is None:
-                    with self._slots.lease(step.gpus) as lease:
+                    with nullcontext(ELSEWHERE) if self._workers else self._slots.lease(step.gpus) as lease:
                         began = time.monotonic()  # waiting is not the stage's time
                         ended = self._reproduce(step, lease.devices, [claim.file, *lease.files])
-                    state, why, log = ("ran", why, "") if ended.code == 0 else ("failed", ended.why, str(ended.log))
+                    state, why, log = ("failed", ended.why, ended.log) if ended.code else ("ran", why, "")
         seconds = time.monotonic() - began
         state = self.record.settled(step.name, state, why, seconds)
         return Outcome(step.name, state, why, seconds, log)
 
     def _reproduce(self, step: Step, devices: dict[str, str], locks: list[int]) -> Ended:
         self._show(step.name, f"starts: {step.why}")
+        if self._workers and (why := self._workers.reproduce(step, self.record.run_id)):
+            return Ended(1, why, log="")
         says = {PIPELINE_RUN_ID: self.record.run_id, FLOW_RUN_ID: flow_run.id or ""} | devices
-        ended = self._children.reproduce(step.name, says, [self._alone.fileno(), *locks])
+        ended = self._children.reproduce(step.name, says, [self._alone.fileno(), *locks], fetch=bool(self._workers))
         if ended.code:
             close_stage_run(step.name)
         return ended
@@ -102,6 +116,8 @@ class Crew:
         """End every child at once and start no more: the flow was cancelled."""
         console.print("stopping; run again to continue")
         self._slots.stop()
+        if self._workers:
+            self._workers.stop()
         self._children.stop()
 
     def abandon(self) -> None:

@@ -9,7 +9,6 @@ good as a fresh interpreter.
 """
 
 import gc
-import importlib
 import json
 import os
 import signal
@@ -23,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flows.engine.preflight import complaint_about
+from flows.engine.preflight import complaint_about, load_libraries
 from flows.engine.reproduce import reproduce
 from tasks.core.errors import InputError
+from tasks.core.tracking import warm_up
 
 LOG = Path(".scratch/logs/forkserver.log")
 LARGEST_MESSAGE = 1 << 20  # bytes; most of it is an environment
-USED_LATER = {"tasks.core.tracking": "mlflow.store.tracking.rest_store"}  # imported by a function of the first when called
 READY = b"ready"
 
 
@@ -63,10 +62,10 @@ class Forkserver:
         if said != READY:
             raise InputError(said.decode() or f"the process that starts the stages ended early; {LOG} says why")
 
-    def fork(self, name: str, environment: dict[str, str], leases: list[int]) -> Child:
-        """A child that reproduces stage `name`. leases: open files that it is to share."""
+    def fork(self, name: str, environment: dict[str, str], leases: list[int], fetch: bool = False) -> Child:
+        """A child that reproduces stage `name`. leases: open files that it is to share; fetch: as `reproduce` has it."""
         (leash_end, leash), (output, output_end), (report, report_end) = os.pipe(), os.pipe(), os.pipe()
-        message = json.dumps({"name": name, "environment": environment}).encode()
+        message = json.dumps({"name": name, "environment": environment, "fetch": fetch}).encode()
         descriptors = [leash_end, output_end, report_end, *leases]
         with self._lock:
             try:
@@ -105,9 +104,9 @@ def main(descriptor: int, keys: list[str], modules: list[str]) -> None:
     complaint = complaint_about(keys, modules)
     with suppress(OSError):  # a flow that is gone is noticed below
         flow.send(complaint.encode() or READY)
-    for user, library in USED_LATER.items():
-        if user in sys.modules:
-            importlib.import_module(library)
+    load_libraries()
+    if modules:
+        warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children report to the flow themselves: none stays a zombie
     gc.collect()
     gc.freeze()  # what is loaded is shared with the children for as long as nobody, the collector included, writes to it
@@ -122,7 +121,7 @@ def main(descriptor: int, keys: list[str], modules: list[str]) -> None:
             os.close(inherited)
 
 
-def become_child(name: str, environment: dict[str, str], descriptors: list[int]) -> Any:
+def become_child(name: str, environment: dict[str, str], fetch: bool, descriptors: list[int]) -> Any:
     """Does not return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -139,7 +138,7 @@ def become_child(name: str, environment: dict[str, str], descriptors: list[int])
     os.write(report, f"{os.getpid()}\n".encode())
     code = 1
     try:
-        code = reproduce(name, report)
+        code = reproduce(name, report, fetch)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -2,19 +2,28 @@
 
 The receipt runs/<stage>.json is an output of its stage, so it comes back from the cache together with what it vouches
 for: it always names the MLflow run that made the outputs in the workspace.
+
+The flow's run also keeps what it takes to repeat it (python -m flows.rerun): the changes that were not committed, the
+environment, and at its end dvc.lock, which is the hashes of all outputs.
 """
 
 import json
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Literal
 
+from flows.engine.checkout import changes
+from flows.engine.environment import environment
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
 from tasks.core.tracking import Tracker, mark
 
+VARIANT = "REALIGN_VARIANT"  # of a sweep, set by flows.compare for the flow that runs it
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
+DVC_LOCK, PATCH, ENVIRONMENT = "dvc.lock", "changes.patch", "environment.json"  # kept with the run
 
 State = Literal["ran", "cached", "restored", "failed", "not run"]
 
@@ -26,13 +35,22 @@ class PipelineRun:
         if CURRENT.exists():
             mark_killed(CURRENT.read_text())
         tags = {"flow": "align", "mlflow.source.name": "python -m flows.align", **git_tags()}
-        self._tracker = Tracker("align", tags, flatten(read_params()))
+        self._variant = os.environ.get(VARIANT)
+        if self._variant:
+            tags["variant"] = self._variant
+        self._tracker = Tracker(self._variant or "align", tags, flatten(read_params()))
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._ended = False
         self.run_id = self._tracker.run_id
         CURRENT.parent.mkdir(parents=True, exist_ok=True)
         CURRENT.write_text(self.run_id)
+        if tags.get("git.dirty") == "true":
+            patch = CURRENT.with_name(PATCH)
+            patch.write_bytes(os.fsencode(changes()))
+            self._tracker.file(patch)
+        self._surveyor = threading.Thread(target=self._keep_environment, daemon=True)  # nvidia-smi may take a second
+        self._surveyor.start()
 
     def settled(self, name: str, state: State, why: str, seconds: float) -> State:
         """Record what became of a stage. "ran" becomes "restored" where the receipt names an earlier run."""
@@ -40,7 +58,7 @@ class PipelineRun:
         if state == "ran" and receipt and receipt.get("pipeline_run_id") != self.run_id:
             state = "restored"
         made_by = receipt.get("run_id", "")
-        key = name.replace("@", ".")  # MLflow refuses "@"
+        key = mlflow_key(name)
         with self._lock:
             self._rows.append({"stage": name, "state": state, "why": why, "seconds": round(seconds, 1), "run_id": made_by})
             self._tracker.tag(f"stage.{key}", f"{state}:{made_by}" if made_by else state)
@@ -53,11 +71,20 @@ class PipelineRun:
             if self._ended:
                 return
             self._ended = True
+        self._surveyor.join()
+        with self._lock:
+            if Path(DVC_LOCK).exists():
+                self._tracker.file(Path(DVC_LOCK))
             if self._rows:
                 self._tracker.table(self._rows, "stages")
-                self._tracker.describe(f"align: {self._cause()}", self._note())
+                self._tracker.describe(self._variant or f"align: {self._cause()}", self._note())
             self._tracker.finish(status)
         CURRENT.unlink(missing_ok=True)
+
+    def _keep_environment(self) -> None:
+        found = json.dumps(environment(), indent=1)
+        with self._lock:
+            self._tracker.text(found, ENVIRONMENT)
 
     def _cause(self) -> str:
         """What set this flow off, to tell it from others in a list: why the first stage was not simply cached."""
@@ -71,6 +98,11 @@ class PipelineRun:
             link = f"[{row['state']}](#/experiments/{self._tracker.experiment_id}/runs/{row['run_id']})"
             lines.append(f"| {row['stage']} | {link if row['run_id'] else row['state']} | {row['why']} |")
         return "\n".join(lines)
+
+
+def mlflow_key(stage: str) -> str:
+    """MLflow refuses "@" in the key of a tag or metric."""
+    return stage.replace("@", ".")
 
 
 def close_stage_run(name: str) -> None:

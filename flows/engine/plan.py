@@ -21,8 +21,8 @@ from dvc.utils.serialize import load_path
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.engine.graph import Graph, dotted, nearest
+from flows.engine.reasons import param_changes, some
 from flows.engine.runcache import foreseen_hash, foreseen_outs, overlaps, work_of
-from tasks.core.config import flatten
 from tasks.core.errors import InputError
 
 Action = Literal["cached", "restore", "run", "depends"]
@@ -56,7 +56,7 @@ def make_plan(graph: Graph) -> dict[str, Step]:
         action: Action
         work = ""
         if waits_for:
-            action, reasons = "depends", [*reasons, f"upstream {_some(waits_for)} will run"]
+            action, reasons = "depends", [*reasons, f"upstream {some(waits_for)} will run"]
         elif not reasons:
             action, reasons = "cached", ["frozen"] if stage.frozen else []
         elif (outs := foreseen_outs(stage, hashes)) is not None:
@@ -64,7 +64,7 @@ def make_plan(graph: Graph) -> dict[str, Step]:
         else:
             action, work = "run", work_of(stage, hashes)
         params = tuple(key for dep in stage.params for key in dep.params)
-        steps[name] = Step(name, action, _some(reasons, "; "), upstream, _command(stage), params, graph.gpus(name), work)
+        steps[name] = Step(name, action, some(reasons, "; "), upstream, _command(stage), params, graph.gpus(name), work)
     return steps
 
 
@@ -93,7 +93,8 @@ def _compare(
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             hashes[dep.fs_path] = _params_hash(stage, dep, read(dep.fs_path))
-            changed += _changed_params(dep.hash_info, hashes[dep.fs_path])
+            old, new = (dict(one.value or {}) for one in (dep.hash_info, hashes[dep.fs_path]))  # type: ignore[arg-type]
+            changed += param_changes(old, new)  # where others have a hash, DVC has the values
             continue
         if any(overlaps(dep, out) for out in unknown):
             continue
@@ -129,18 +130,6 @@ def _params_hash(stage: Stage, dep: ParamsDependency, values: Any) -> HashInfo:
     return HashInfo(dep.PARAM_PARAMS, found)  # type: ignore[arg-type]  # DVC puts the values where others have a hash
 
 
-def _changed_params(old_hash: HashInfo, new_hash: HashInfo) -> Iterator[str]:
-    """`params sft.learning_rate 0.003 → 0.002`, one for each number that differs."""
-    old, new = (flatten(dict(one.value or {})) for one in (old_hash, new_hash))  # type: ignore[arg-type]
-    for key in dict.fromkeys([*new, *old]):
-        if key not in old:
-            yield f"params {key} is new"
-        elif key not in new:
-            yield f"params {key} is gone"
-        elif old[key] != new[key]:
-            yield f"params {key} {_short(old[key])} → {_short(new[key])}"
-
-
 def _changed_out(out: Output) -> Iterator[str]:
     match out.status().get(str(out)):
         case "deleted":
@@ -169,13 +158,3 @@ def _missing(stage: Stage, dep: Dependency) -> InputError:
 
 def _command(stage: Stage) -> str:
     return stage.cmd if isinstance(stage.cmd, str) else " && ".join(stage.cmd)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def _some(items: list[str], comma: str = ", ") -> str:
-    """The first three, and how many more."""
-    return comma.join(items[:3]) + (f"{comma}{len(items) - 3} more" if len(items) > 3 else "")

@@ -4,8 +4,13 @@ Only the stages' modules know what they accept. They are found by the names that
 (`python -m <module>`), and imported by the process that will run them.
 """
 
+import ast
 import importlib
+import inspect
 import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
@@ -29,6 +34,24 @@ def complaint_about(keys: list[str], modules: list[str]) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+def load_libraries(prefix: str = "tasks.") -> None:
+    """Import what the project's modules, as far as they are loaded, will import inside their functions."""
+    mine = [module for name, module in sys.modules.items() if name.startswith(prefix) and getattr(module, "__file__", None)]
+    for library, name in {found for module in mine for found in _imports(inspect.getsource(module))}:
+        if not library.startswith(prefix):
+            with suppress(Exception):  # one that cannot be imported is the stage's affair
+                getattr(importlib.import_module(library), name or "", None)
+
+
+def _imports(source: str) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of every import statement at any depth."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
 def modules_of(command: str) -> list[str]:

@@ -21,11 +21,11 @@ LOCK_RETRIES = 6  # waits of 0.5, 1, 2, ... seconds
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code, why if that is not 0, and where all that it wrote is kept."""
+    """How a child ended: its exit code, why if that is not 0, and the file that keeps all it wrote."""
 
     code: int
     why: str
-    log: Path
+    log: str
 
 
 class Children:
@@ -55,17 +55,18 @@ class Children:
         if self._forkserver:
             self._forkserver.close()
 
-    def reproduce(self, name: str, says: dict[str, str], leases: list[int]) -> Ended:
+    def reproduce(self, name: str, says: dict[str, str], leases: list[int], fetch: bool = False) -> Ended:
         """Run the stage and wait for it; what is transient (a lock of DVC, held by someone else) is tried again.
 
         says: environment that names the runs it belongs to and the devices it may use; leases: open files whose locks the
-        child shares, so that a device is free only when the last process on it is gone, whoever is killed first.
+        child shares, so that a device is free only when the last process on it is gone, whoever is killed first; fetch:
+        restore what a worker has pushed instead of running.
         """
         environment = os.environ | says | {"PYTHONUNBUFFERED": "1"}
         here = str(Path(sys.executable).parent)  # `python` in a stage's command is the python of the flow
         environment["PATH"] = os.pathsep.join([here, environment.get("PATH", os.defpath)])
         for attempt in range(LOCK_RETRIES):
-            ended = self._run(name, environment, leases)
+            ended = self._run(name, environment, leases, fetch)
             if ended.code != LOCKED or self._stopping:
                 return ended
             self._show(name, "another dvc process is in the way; trying again")
@@ -83,14 +84,14 @@ class Children:
         for thread in enders:
             thread.join()
 
-    def _run(self, name: str, environment: dict[str, str], leases: list[int]) -> Ended:
+    def _run(self, name: str, environment: dict[str, str], leases: list[int], fetch: bool) -> Ended:
         LOGS.mkdir(parents=True, exist_ok=True)
         log = LOGS / f"{name}.log"
         with self._lock:
             if self._stopping:
-                return Ended(-1, "the flow was stopped", log)
+                return Ended(-1, "the flow was stopped", str(log))
             assert self._forkserver, "prepare() comes first"
-            child = self._running[name] = self._forkserver.fork(name, environment, leases)
+            child = self._running[name] = self._forkserver.fork(name, environment, leases, fetch)
         # A child that was killed cannot end its stage, and its stage would keep the output below open.
         codes: list[int] = []
         reaper = threading.Thread(target=lambda: codes.append(_reap(child)))
@@ -112,7 +113,7 @@ class Children:
                 del self._running[name]
         [code] = codes
         why = last_line if code > 0 and last_line else f"dvc ended with exit code {code}"
-        return Ended(code, why, log)
+        return Ended(code, why, str(log))
 
 
 def _reap(child: Child) -> int:

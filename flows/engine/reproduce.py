@@ -15,10 +15,9 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from flows.engine.command import fork_commands
+from flows.engine.command import forbid_commands, fork_commands
 from flows.engine.leash import end_group, hold_leash
 from flows.engine.lockfile import protect
-from tasks.core.tracking import PIPELINE_RUN_ID
 
 FLOW_RUN_ID = "REALIGN_FLOW_RUN_ID"  # of Prefect, set by the flow for its children
 LOCKED = 75  # exit code: another process holds a lock of DVC; nothing was done, try again
@@ -28,12 +27,18 @@ class Stopped(BaseException):
     """SIGTERM, from the flow or because the flow is gone."""
 
 
-def reproduce(name: str, report: int) -> int:
-    """Returns the exit code of the child. report: where it will be written, once this process and its stage have ended."""
+def reproduce(name: str, report: int, fetch: bool = False) -> int:
+    """Returns the exit code of the child. report: where it will be written, once this process and its stage have ended.
+
+    fetch: restore what somebody else has pushed to the DVC remote; the stage's command does not run.
+    """
     signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     protect()
-    fork_commands(not_for_the_stage=report)
+    if fetch:
+        forbid_commands()
+    else:
+        fork_commands(not_for_the_stage=report)
     orphaned = []
 
     def pulled() -> None:
@@ -42,7 +47,7 @@ def reproduce(name: str, report: int) -> int:
 
     hold_leash(pulled)
     try:
-        code = _reproduce(name)
+        code = _reproduce(name, fetch)
     except Stopped:
         code = 128 + signal.SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -54,20 +59,21 @@ def reproduce(name: str, report: int) -> int:
 
 def _speak_for_the_dead(name: str) -> None:
     """The flow was killed: nobody else is left to tell MLflow and Prefect. Imported here: no other child needs them."""
-    from flows.engine.lineage import close_stage_run, mark_killed
+    from flows.engine.lineage import CURRENT, close_stage_run, mark_killed
 
     close_stage_run(name)
-    mark_killed(os.environ.get(PIPELINE_RUN_ID))
+    if CURRENT.exists():  # not on a worker, whose flow lives elsewhere
+        mark_killed(CURRENT.read_text())
     if os.environ.get(FLOW_RUN_ID):
         from flows.engine.api import report_crash
 
         report_crash(os.environ[FLOW_RUN_ID])
 
 
-def _reproduce(name: str) -> int:
+def _reproduce(name: str, fetch: bool) -> int:
     try:
         with Repo(_wait_for_lock=True) as repo:
-            repo.reproduce(targets=[name], single_item=True)
+            repo.reproduce(targets=[name], single_item=True, pull=fetch)
     except DvcException as error:
         reason = error.__cause__ or error
         if isinstance(reason, LockError):

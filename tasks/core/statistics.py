@@ -23,3 +23,46 @@ def paired_bootstrap(differences: Sequence[float], samples: int, seed: int) -> t
     means = values[chance.integers(0, len(values), size=(samples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
+
+
+def over_seeds(by_seed: Sequence[Sequence[float]], same_prompts: bool) -> tuple[float, float, float]:
+    """Mean over seeds of per-prompt figures and its 95 % interval, with the seed as the unit of replication.
+
+    Where every seed has prompts of its own, the means of the seeds vary by training and by prompts alike, so Student's t on
+    them (1908) is the whole interval. same_prompts: the i-th figure of every seed is of the same prompt; then all seeds share
+    the luck of the prompts, whose variance is added, which errs to the wide side (two crossed random effects, Owen 2007, "The
+    pigeonhole bootstrap"). A percentile bootstrap over three seeds would be far too narrow. One seed says nothing about others:
+    its interval is infinite.
+    """
+    from scipy.special import stdtrit
+
+    means = np.array([np.mean(figures) for figures in by_seed], dtype=np.float64)
+    mean = float(means.mean())
+    if len(means) < 2:
+        return mean, -np.inf, np.inf
+    variance = means.var(ddof=1) / len(means)
+    if same_prompts:
+        by_prompt = np.asarray(by_seed, dtype=np.float64).mean(axis=0)
+        variance += by_prompt.var(ddof=1) / len(by_prompt) if len(by_prompt) > 1 else 0.0
+    half = float(stdtrit(len(means) - 1, 0.975) * variance**0.5)
+    return mean, mean - half, mean + half
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Two-sided p-value that differences, one per seed, are centred at zero: Fisher 1935, "The Design of Experiments", 21.
+
+    If they were, each might as well have had the other sign. The share of all such flips whose mean is as far from zero as
+    the observed one is exact for up to 16 seeds; beyond, 2^16 flips are drawn and the observed one counts among them (Phipson
+    and Smyth 2010). It is never below 2 / 2^n: with fewer than six seeds it cannot reach 0.05.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    exact = len(values) <= 16
+    sums = np.zeros(1)
+    if exact:
+        for value in values:
+            sums = np.concatenate([sums + value, sums - value])
+    else:
+        signs = np.random.default_rng(0).integers(0, 2, size=(2**16, len(values))) * 2 - 1
+        sums = signs @ values
+    as_far = np.abs(sums) >= abs(values.sum()) * (1 - 1e-9)  # equal sums may differ in their last bits
+    return float(as_far.mean()) if exact else float((as_far.sum() + 1) / (len(sums) + 1))

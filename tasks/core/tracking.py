@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +149,7 @@ def connect() -> "MlflowClient":
     """A client whose server answers; the sqlite file is created by one process at a time."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     uri = tracking_uri()
@@ -160,6 +163,12 @@ def connect() -> "MlflowClient":
             "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db"
         ) from None
     return client
+
+
+def warm_up() -> None:
+    """Import what MLflow imports when a client is first used: for a process that will fork others."""
+    import alembic.command  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def mark(run_id: str, status: str) -> None:
@@ -180,6 +189,34 @@ def known(run_id: str) -> bool:
             return False
         raise
     return True
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as MLflow remembers it."""
+
+    run_id: str
+    name: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+def recorded(prefix: str) -> list[Recorded]:
+    """The runs whose id begins so; none for what could not begin an id."""
+    if not re.fullmatch("[0-9a-f]{4,32}", prefix):
+        return []
+    client = connect()
+    found = client.search_runs([_experiment(client)], f"attributes.run_id LIKE '{prefix}%'")
+    return [Recorded(run.info.run_id, run.info.run_name or "", run.data.tags, run.data.metrics) for run in found]
+
+
+def read_text(run_id: str, name: str) -> str | None:
+    """A text among the artifacts of a run, byte for byte as it was kept; None if there is none of that name."""
+    client = connect()
+    if not known(run_id) or name not in [artifact.path for artifact in client.list_artifacts(run_id)]:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run_id, name, folder)).read_bytes().decode("utf-8", "surrogateescape")
 
 
 def drain(client: "MlflowClient") -> None:

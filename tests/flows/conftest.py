@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.toy import FILES, Flow, Project, answers, wait_until
+from tests.flows.toy import FILES, Flow, Project, answers, free_port, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +38,7 @@ def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory
     home = tmp_path_factory.mktemp("prefect")
     for file in (first[0].folder / ".scratch/prefect").glob("prefect.db*"):
         shutil.copy(file, home)  # its tables are there: no migrations
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
     environment = first[0].environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}

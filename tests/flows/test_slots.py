@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.slots import Slots, only_flow
+from flows.engine import slots as module
+from flows.engine.locks import only_one
+from flows.engine.slots import Slots
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
 from tests.flows.toy import ROOT
@@ -26,10 +28,16 @@ with Slots(RuntimeConfig(seed=0, threads=1, device="cuda")).lease(int(sys.argv[1
 """
 
 
+def share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots of our own, here and in the processes we start."""
+    monkeypatch.setattr(module, "SLOTS", folder / "slots")
+    monkeypatch.setenv("REALIGN_SLOTS", str(folder / "slots"))
+
+
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slots:
     """Two pretended GPUs, and cores for six stages."""
-    monkeypatch.chdir(tmp_path)
+    share(tmp_path, monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     return Slots(RuntimeConfig(seed=0, threads=1, device="cuda"))
@@ -112,7 +120,7 @@ def test_more_gpus_than_there_are_is_refused(gpus: Slots) -> None:
 
 
 def test_without_gpus_the_cores_are_the_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    share(tmp_path, monkeypatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     slots = Slots(RuntimeConfig(seed=0, threads=2, device="cpu"))
@@ -128,15 +136,46 @@ def test_without_gpus_the_cores_are_the_slots(tmp_path: Path, monkeypatch: pytes
     assert not full.is_alive()
 
 
-def test_a_second_flow_waits_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    script = "from flows.engine.slots import only_flow\nlock = only_flow(); print('mine', flush=True)"
-    with only_flow():
+def test_a_second_flow_waits_for_the_first(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    script = f"from pathlib import Path; from flows.engine.locks import only_one\nlock = only_one(Path('{lock}'), 'flow')"
+    with only_one(lock, "flow"):
         second = subprocess.Popen(
-            [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", f"{script}; print('mine', flush=True)"],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert second.stdout is not None
         assert second.stdout.readline() == f"waiting for the flow of process {os.getpid()}, which is at work in this folder\n"
         assert second.poll() is None
     assert second.stdout.readline() == "mine\n"
     second.wait()
+
+
+def test_work_that_somebody_else_does_is_waited_for(gpus: Slots, tmp_path: Path) -> None:
+    began = threading.Event()
+    order: list[str] = []
+
+    def first() -> None:
+        with gpus.claim(tmp_path / "work") as claim:
+            assert not claim.waited
+            began.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    began.wait()
+    with gpus.claim(tmp_path / "other") as other, gpus.claim(tmp_path / "work") as same:
+        order.append("second")
+        assert (other.waited, same.waited) == (False, True)
+    assert order == ["first", "second"]
+    thread.join()
+
+
+def test_who_waits_is_told_to_stop(gpus: Slots) -> None:
+    with gpus.lease(2):
+        threading.Timer(0.1, gpus.stop).start()
+        with pytest.raises(InputError, match="the flow was stopped"), gpus.lease(1):
+            pass

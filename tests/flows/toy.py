@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -263,10 +264,17 @@ class Project:
 
     def processes(self) -> list[psutil.Process]:
         """Everything still alive that works in this project's folder."""
+        return self._at_work(lambda folder: folder == self.folder)
+
+    def everywhere(self) -> list[psutil.Process]:
+        """The same with the checkouts inside of it."""
+        return self._at_work(lambda folder: folder.is_relative_to(self.folder))
+
+    def _at_work(self, where: Callable[[Path], bool]) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == self.folder:
+                if process.status() != psutil.STATUS_ZOMBIE and where(Path(process.cwd())):
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
@@ -279,6 +287,12 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
     return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def answers(url: str) -> bool:

@@ -1,0 +1,118 @@
+"""What the variants of a sweep left on disk, gathered for its page. Nothing has to be there: a variant may have failed, and
+another project's evaluation may record other figures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tasks.core.files import read_json, read_table
+from tasks.report.recorded import Figures
+
+Right: TypeAlias = dict[tuple[str, str], float]  # (id, text) of a test prompt -> 1 if the answer was right, else 0
+PROMPT_OIRL = "Prompt-OIRL"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """params: of the keys that vary. figures: by model, of the test prompts. right: by model, prompt by prompt."""
+
+    name: str
+    params: dict[str, Any]
+    state: str
+    why: str
+    experiment: str
+    contaminated: bool
+    figures: dict[str, Figures]
+    reward_model: Figures
+    right: dict[str, Right]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """keys: what varies; base: their values in params.yaml; seed: the key of the seed."""
+
+    title: str
+    keys: list[str]
+    base: dict[str, Any]
+    seed: str
+    variants: list[Variant]
+
+    @property
+    def models(self) -> list[str]:
+        """sft, ppo, ... as they were evaluated, which is the order of params.yaml, and Prompt-OIRL."""
+        evaluated = (model for variant in self.variants for model in variant.right)
+        return list(dict.fromkeys([*evaluated, *(model for variant in self.variants for model in variant.figures)]))
+
+    @property
+    def groups(self) -> dict[str, dict[Any, Variant]]:
+        """Variants that ended well, by what they change other than the seed, and in each group by seed."""
+        groups: dict[str, dict[Any, Variant]] = {}
+        for variant in self.variants:
+            if variant.figures:
+                groups.setdefault(self.label(variant.params), {})[variant.params.get(self.seed)] = variant
+        return groups
+
+    @property
+    def reference(self) -> str:
+        """The group that is compared with: the one that params.yaml says, or the first."""
+        groups = list(self.groups)
+        return next((label for label in groups if label == self.label(self.base)), groups[0] if groups else "")
+
+    def label(self, params: dict[str, Any]) -> str:
+        """learning_rate 0.001, kl_coef 0.05: what tells groups apart; nothing where only the seed varies."""
+        return ", ".join(f"{key.rpartition('.')[2]} {params[key]}" for key in self.keys if key != self.seed)
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Of the folder in which flows/compare.py keeps the sweep."""
+    found = read_json(folder / "sweep.json")
+    return Sweep(found["title"], found["keys"], found["base"], found["seed"], [_variant(each) for each in found["variants"]])
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    reports = Path(entry["folder"]) / "reports"
+    saved = entry["state"] == "saved" and (reports / "metrics.json").exists()
+    metrics = read_json(reports / "metrics.json") if saved else {}
+    return Variant(
+        entry["name"], entry["params"], entry["state"], entry["why"], entry["experiment"],
+        contaminated=bool(metrics.get("contaminated")),
+        figures=dict(_figures(metrics)),
+        reward_model=metrics.get("reward_model", {}),
+        right=_right(reports) if saved else {},
+    )  # fmt: skip
+
+
+def _figures(metrics: dict[str, Any]) -> Iterator[tuple[str, Figures]]:
+    if "sft" in metrics:
+        yield "sft", metrics["sft"]
+    for algorithm, seeds in metrics.get("policy", {}).items():
+        for seed, figures in seeds.items():
+            yield _model(algorithm, seed, len(seeds) > 1), figures
+    if "success" in metrics.get("prompt_oirl", {}):
+        yield PROMPT_OIRL, {"accuracy": metrics["prompt_oirl"]["success"], **_gain(metrics["prompt_oirl"])}
+
+
+def _gain(figures: Figures) -> Figures:
+    return {key: value for key, value in figures.items() if key.startswith("gain")}
+
+
+def _model(algorithm: str, seed: str, several: bool) -> str:
+    return f"{algorithm}, seed {seed}" if several else algorithm
+
+
+def _right(reports: Path) -> dict[str, Right]:
+    """Of greedy completions, and of the queries with the prompt chosen by Prompt-OIRL; absent where nothing can be checked."""
+    right: dict[str, Right] = {}
+    completions, choices = reports / "evaluate/completions.parquet", reports / "prompt_oirl/choices.parquet"
+    rows = read_table(completions) if completions.exists() else []
+    models = {row["model"]: row["model"].removeprefix("policy.").rpartition(".") for row in rows}  # of policy.ppo.0, or sft
+    algorithms = [algorithm for algorithm, _, _ in models.values()]
+    for row in rows:
+        if row["correct"] is not None:
+            algorithm, _, seed = models[row["model"]]
+            model = _model(algorithm, seed, algorithms.count(algorithm) > 1) if algorithm else row["model"]
+            right.setdefault(model, {})[row["id"], row["prompt"]] = float(row["correct"])
+    for row in read_table(choices) if choices.exists() else []:
+        right.setdefault(PROMPT_OIRL, {})[row["query_id"], row["query"]] = float(row["correct"])
+    return right

@@ -1,0 +1,216 @@
+"""Schedules: the project's own prefect.yaml with a real Prefect server and a real worker, and both of them killed."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from ruamel.yaml import YAML
+
+from flows.deploy import make_pools, watch
+from tests.flows.toy import ROOT, Flow, Project, answers, free_port, wait_until
+
+SECONDS_BETWEEN_RUNS = 4
+PATIENCE = 90  # seconds; a worker, a flow and its first stage start one after the other
+Serve = Callable[..., tuple[Project, subprocess.Popen[str]]]
+
+
+class Site:
+    """A checkout with a worker in it, and its deployments as the Prefect server knows them."""
+
+    def __init__(self, project: Project, server: str):
+        self.project = project
+        self.server = server
+        self.worker = self.start_worker()
+
+    def start_worker(self) -> subprocess.Popen[str]:
+        """Its output, and that of its flows, goes to a file beside the checkout."""
+        with (self.project.folder.parent / "worker.log").open("a") as log:
+            says = {"PREFECT_API_URL": self.server, "PREFECT_WORKER_QUERY_SECONDS": "1"}
+            return start(self.project, "flows.worker", "cpu", output=log, **says)
+
+    def ask(self, path: str, **body: Any) -> Any:
+        answer = httpx.post(f"{self.server}/{path}", json=body).raise_for_status()
+        return answer.json() if answer.content else None
+
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        return {f"{one['entrypoint'].split(':')[1]}/{one['name']}": one for one in self.ask("deployments/filter")}
+
+    def runs(self, *states: str) -> list[dict[str, Any]]:
+        """Flow runs in one of these states that a worker here would take, the latest first."""
+        mine = {"state": {"type": {"any_": list(states)}}, "deployment_id": {"any_": [self.nightly]}}
+        return self.ask("flow_runs/filter", sort="START_TIME_DESC", flow_runs=mine)
+
+    @property
+    def nightly(self) -> str:
+        return self.deployments()["align/nightly"]["id"]
+
+    def begin(self, **params: Any) -> str:
+        """One run of align/nightly with these params, now, and no more by schedule. Returns its id."""
+        self.ask(f"deployments/{self.nightly}/pause_deployment")
+        wait_until(lambda: not self.runs("SCHEDULED", "PENDING", "RUNNING") and not self.others(), PATIENCE)
+        self.project.set(**params)
+        return self.ask(f"deployments/{self.nightly}/create_flow_run", state={"type": "SCHEDULED"})["id"]
+
+    def recorded(self) -> list[str]:
+        """How MLflow says that the latest flow and the latest `train` ended."""
+        train = next(run for run in self.project.runs() if run.data.tags.get("flow") != "align")
+        return [self.project.pipelines()[0].info.status, train.info.status]
+
+    def state(self, flow_run: str) -> str:
+        return httpx.get(f"{self.server}/flow_runs/{flow_run}").json()["state_type"]
+
+    def others(self) -> list[int]:
+        """Whatever works in the checkout besides the worker."""
+        return [process.pid for process in self.project.processes() if process.pid != self.worker.pid]
+
+
+def start(project: Project, *module: str, output: IO[str] | int = subprocess.PIPE, **says: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *module]
+    environment = project.environment | says
+    return subprocess.Popen(command, cwd=project.folder, env=environment, stdout=output, stderr=output, text=True)
+
+
+def checkout(first: tuple[Project, Flow], folder: Path) -> Project:
+    """The toy project, all of it up to date, with the flows where prefect.yaml looks for them."""
+    project = Project(Path(shutil.copytree(first[0].folder, folder / "project")))
+    (project.folder / "flows").symlink_to(ROOT / "flows")
+    return project
+
+
+@pytest.fixture(scope="module")
+def site(first: tuple[Project, Flow], server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """All of prefect.yaml is deployed, only that the night comes every few seconds and the week not at all."""
+    project = checkout(first, tmp_path_factory.mktemp("site"))
+    settings = YAML().load(ROOT / "prefect.yaml")
+    for deployment in settings["deployments"]:
+        for schedule in deployment.get("schedules", []):
+            schedule["active"] = False
+        if deployment["name"] == "nightly":
+            deployment["schedules"] = [{"interval": SECONDS_BETWEEN_RUNS}]
+    YAML().dump(settings, project.folder / "prefect.yaml")
+    site = Site(project, server)
+    try:
+        deploy = start(project, "flows.deploy", PREFECT_API_URL=server)
+        out, err = deploy.communicate(timeout=60)
+        assert deploy.returncode == 0, out + err
+        yield site
+    finally:
+        site.worker.terminate()
+        site.worker.wait(60)
+        wait_until(lambda: not project.processes(), PATIENCE)
+
+
+@pytest.fixture
+def serve(first: tuple[Project, Flow], tmp_path: Path) -> Iterator[Serve]:
+    """`python -m flows.server` in a checkout of its own. Whatever the test finds, it ends with the test."""
+    project = checkout(first, tmp_path)
+    servers = []
+
+    def begin(**ports: str) -> tuple[Project, subprocess.Popen[str]]:
+        servers.append(start(project, "flows.server", **ports))
+        return project, servers[-1]
+
+    yield begin
+    for server in servers:
+        server.kill()
+        server.wait()
+
+
+def test_everything_is_registered(site: Site) -> None:
+    """Deploying loads every flow by its entry point."""
+    assert {name: one["work_pool_name"] for name, one in site.deployments().items()} == {
+        "align/nightly": "cpu",
+        "compare/weekly": "cpu",
+        "rerun/on-demand": "cpu",
+        "stage/cpu": "cpu",
+        "stage/gpu": "gpu",
+    }
+    [week] = site.deployments()["compare/weekly"]["schedules"]
+    assert week["schedule"]["cron"] == "0 4 * * 0"
+    with SyncPrefectClient(site.server) as client:  # once more
+        make_pools(client, {"cpu", "gpu"})
+        watch(client, {"align"})
+    assert len(site.ask("work_pools/filter")) == 2
+    [automation] = site.ask("automations/filter")
+    assert automation["enabled"]
+
+
+def test_a_scheduled_run_happens_and_finishes(site: Site) -> None:
+    """What fails first where the pins of fastapi and sqlalchemy in pyproject.toml no longer hold.
+
+    With newer ones `prefect deploy` or the flow run is refused, or the scheduler fails in its background and creates no
+    run, while the server looks healthy.
+    """
+    [run] = wait_until(lambda: [run for run in site.runs("COMPLETED") if run["auto_scheduled"]][:1], PATIENCE)
+    assert run["state"]["message"] == "7 stages are up to date"
+    assert [pipeline.info.status for pipeline in site.project.pipelines()][-2:] == ["FINISHED", "FINISHED"]
+
+
+def test_a_run_is_cancelled(site: Site) -> None:
+    flow_run = site.begin(train__num_steps=2000, train__seconds_per_step=0.05)
+    wait_until(lambda: site.recorded() == ["RUNNING", "RUNNING"], PATIENCE)
+    site.ask(f"flow_runs/{flow_run}/set_state", state={"type": "CANCELLING"})  # as in the UI, or `prefect flow-run cancel`
+    wait_until(lambda: site.state(flow_run) == "CANCELLED", PATIENCE)
+    assert site.others() == []
+    assert site.recorded() == ["KILLED", "KILLED"]
+    assert not (site.project.folder / "models/train").exists()
+
+
+def test_a_killed_worker_takes_its_flow_with_it_and_the_next_continues(site: Site) -> None:
+    flow_run = site.begin(train__num_steps=1000, train__seconds_per_step=0.05)
+    wait_until(lambda: site.recorded() == ["RUNNING", "RUNNING"], PATIENCE)
+    site.worker.kill()
+    site.worker.wait()
+    wait_until(lambda: not site.others(), PATIENCE)
+    assert site.state(flow_run) == "CRASHED"
+    assert site.recorded() == ["KILLED", "KILLED"]
+
+    site.worker = site.start_worker()
+    flow_run = site.begin(train__num_steps=3, train__seconds_per_step=0.0)
+    wait_until(lambda: site.state(flow_run) == "COMPLETED", PATIENCE)
+    assert site.recorded() == ["FINISHED", "FINISHED"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_make_server_leaves_nothing_behind(serve: Serve, number: signal.Signals) -> None:
+    prefect, mlflow = free_port(), free_port()
+    project, server = serve(PREFECT_SERVER_API_PORT=str(prefect), MLFLOW_PORT=str(mlflow))
+    said = ""
+    while "Ctrl-C" not in said:
+        assert server.stdout
+        line = server.stdout.readline()
+        assert line, server.communicate()
+        said += line
+    assert f"http://127.0.0.1:{prefect}\n" in said
+    assert answers(f"http://127.0.0.1:{prefect}/api/health")
+    assert answers(f"http://127.0.0.1:{mlflow}/health")
+    if number == signal.SIGTERM:  # a flow of the command line is seen there
+        urls = {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api", "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}"}
+        flow = project.align(**urls)
+        assert flow.code == 0, flow.err
+        run = project.pipelines()[0]
+        assert run.info.status == "FINISHED"
+        assert "stages.json" in [file.path for file in project.mlflow().list_artifacts(run.info.run_id)]
+    server.send_signal(number)
+    server.communicate(timeout=60)
+    assert server.returncode == (0 if number == signal.SIGTERM else -number)
+    wait_until(lambda: not project.processes(), PATIENCE)
+
+
+def test_make_server_names_the_port_that_is_taken(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        _, server = serve(PREFECT_SERVER_API_PORT=str(free_port()), MLFLOW_PORT=str(port))
+        _, err = server.communicate(timeout=60)
+    assert server.returncode == 1
+    assert err == (
+        f"port {port} is not free (Address already in use), perhaps `make ui`: end what listens there, or set MLFLOW_PORT\n"
+    )
