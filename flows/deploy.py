@@ -1,8 +1,8 @@
 """Register what prefect.yaml says with the Prefect server, as often as one likes: `make deploy`.
 
-Besides the deployments, what they need: the work pools, and an automation that calls a flow run Crashed once its
-heartbeats stay away. A flow that is killed is reported by those who survive it, its worker or its stages; a machine that
-is gone has nobody left to speak.
+Besides the deployments, what they need: the work pools, and an automation that calls a flow run Crashed once it falls
+silent. A flow that is killed is reported by those who survive it, its worker or its stages; a machine that is gone has
+nobody left to speak.
 """
 
 import subprocess

@@ -19,7 +19,7 @@ from contextlib import suppress
 import httpx
 
 from flows.engine.service import Service
-from flows.engine.slots import _gpus
+from flows.engine.slots import gpus_here
 from tasks.core.errors import InputError
 
 HOST = "127.0.0.1"
@@ -66,7 +66,7 @@ def start(services: list[Service]) -> None:
     _wait_for(f"http://{HOST}:{prefect}/api/health", services[0])
     _wait_for(f"http://{HOST}:{mlflow}/health", services[1])
     says = LOG | {"PREFECT_API_URL": f"http://{HOST}:{prefect}/api", "MLFLOW_TRACKING_URI": f"http://{HOST}:{mlflow}"}
-    for pool in ("cpu", "gpu") if _gpus() else ("cpu",):
+    for pool in ("cpu", "gpu") if gpus_here() else ("cpu",):
         services.append(Service(f"worker-{pool}", "flows.worker", pool, **says))
     print(
         f"""\

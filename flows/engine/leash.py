@@ -39,12 +39,18 @@ def follow(pid: int) -> None:
     def wait() -> None:
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).wait()
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for output in (1, 2):  # it was reading them: the good order must not end at a broken pipe
-            os.dup2(nothing, output)
+        silence()
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def silence() -> None:
+    """Print to nobody from now on: whoever read it is dead, and the good order must not end at a broken pipe."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(nothing, output)
+    os.close(nothing)
 
 
 def members(group: int) -> list[int]:

@@ -16,7 +16,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 
 from flows.engine.command import forbid_commands, fork_commands
-from flows.engine.leash import end_group, hold_leash
+from flows.engine.leash import end_group, hold_leash, silence
 from flows.engine.lockfile import protect
 
 FLOW_RUN_ID = "REALIGN_FLOW_RUN_ID"  # of Prefect, set by the flow for its children
@@ -43,6 +43,7 @@ def reproduce(name: str, report: int, fetch: bool = False) -> int:
 
     def pulled() -> None:
         orphaned.append(True)
+        silence()
         os.kill(os.getpid(), signal.SIGTERM)
 
     hold_leash(pulled)

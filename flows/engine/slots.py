@@ -44,7 +44,7 @@ class Slots:
         cores = len(os.sched_getaffinity(0))
         self.cpus = [f"cpu-{number}" for number in range(max(1, cores // max(1, runtime.threads)))]
         self.on_gpu = runtime.device != "cpu"
-        self.gpus = _gpus() if self.on_gpu else []
+        self.gpus = gpus_here() if self.on_gpu else []
         self._changed = threading.Condition()
         self._stopped = False
 
@@ -111,7 +111,7 @@ def _take_all(wanted: list[tuple[list[str], int]]) -> list[TextIO] | None:
     return held
 
 
-def _gpus() -> list[str]:
+def gpus_here() -> list[str]:
     """CUDA_VISIBLE_DEVICES, or every GPU of the machine."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None and shutil.which("nvidia-smi"):

@@ -9,11 +9,13 @@ from typing import Any
 import psutil
 import pytest
 from dvc.utils.serialize import modify_yaml
+from mlflow import MlflowClient
 from ruamel.yaml.representer import RepresenterError
 
 from flows.engine.lockfile import protect
 from flows.engine.process import Children
 from tests.flows.toy import Project, last_flow_run, wait_until
+from tests.processes import Nursery, TrackingServer
 
 
 def training(project: Project) -> Any:
@@ -48,6 +50,23 @@ def test_a_flow_that_is_ended_takes_everything_with_it(
         assert flow.code == 0, flow.err
         assert flow.happened() == {"train": "ran"}
         assert finished.pipelines()[0].info.status == "FINISHED"
+
+
+def test_an_mlflow_server_hears_of_a_killed_flow(
+    finished: Project, nursery: Nursery, database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tracking = TrackingServer(tmp_path_factory.mktemp("tracking"), database, nursery)
+    finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
+    process = finished.start("--until", "train", MLFLOW_TRACKING_URI=tracking.uri)
+    kept = wait_until(lambda: list(finished.folder.glob(".scratch/train/*/run_id")), 60)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not finished.processes(), 60)
+    client = MlflowClient(tracking_uri=tracking.uri)
+    trained = client.get_run(kept[0].read_text())
+    assert trained.info.status == "KILLED"
+    assert client.get_run(trained.data.tags["mlflow.parentRunId"]).info.status == "KILLED"
+    tracking.stop()
 
 
 def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None:
