@@ -5,6 +5,7 @@
 # make server   for schedules: Prefect server (port 4200), MLflow server (port 5000) and workers, until Ctrl-C
 # make deploy   tell that Prefect server what prefect.yaml schedules
 # make worker   one more worker, of work pool POOL; elsewhere PREFECT_API_URL and MLFLOW_TRACKING_URI name the servers
+# make bench-clock   what the flow costs beyond the work itself, against floors measured in the same run
 # make clean    what a run leaves behind; the DVC cache stays
 
 SHELL := /bin/bash
@@ -17,7 +18,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align test check ui server deploy worker clean
+.PHONY: align test check ui server deploy worker bench-clock clean
 
 align: .venv/ready
 	python -m flows.align
@@ -47,6 +48,9 @@ worker: export PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL ?= INFO
 worker: POOL ?= cpu
 worker: .venv/ready
 	exec python -m flows.worker $(POOL)
+
+bench-clock: .venv/ready
+	python -m tests.bench.clock
 
 clean:
 	rm -rf .scratch models reports runs data/prepared data/*.parquet mlflow.db mlartifacts

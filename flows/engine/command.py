@@ -12,7 +12,6 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -86,7 +85,7 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str]) -> NoRe
 
 def _forget_project() -> None:
     """Drop every module that is not part of the installation: it may have been edited since it was loaded."""
-    installed = tuple({str(Path(prefix).resolve()) for prefix in (sys.prefix, sys.base_prefix)})
+    installed = (sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix))
     for name in [name for name, module in sys.modules.items() if not _place(module).startswith(installed)]:
         del sys.modules[name]
 
@@ -95,4 +94,4 @@ def _place(module: ModuleType) -> str:
     """Where it was loaded from; what comes with the interpreter itself lies in its prefix."""
     spec = getattr(module, "__spec__", None)
     places = [spec.origin] if spec and spec.has_location else list(spec.submodule_search_locations or []) if spec else []
-    return str(Path(str(places[0])).resolve()) if places else sys.prefix
+    return str(places[0]) if places else sys.prefix

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 
+from dvc import lock
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -20,6 +21,7 @@ from flows.engine.leash import end_group, hold_leash, silence
 from flows.engine.lockfile import protect
 
 FLOW_RUN_ID = "REALIGN_FLOW_RUN_ID"  # of Prefect, set by the flow for its children
+SECONDS_BETWEEN_LOOKS = 0.05
 LOCKED = 75  # exit code: another process holds a lock of DVC; nothing was done, try again
 
 
@@ -35,6 +37,7 @@ def reproduce(name: str, report: int, fetch: bool = False) -> int:
     signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     protect()
+    lock.DEFAULT_TIMEOUT = 6 * SECONDS_BETWEEN_LOOKS  # DVC looks for its lock six times in so long; twice a second is too rare
     if fetch:
         forbid_commands()
     else:

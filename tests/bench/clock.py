@@ -18,6 +18,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from tests.flows.rounds import lost_entries
 from tests.flows.toy import answers, free_port, wait_until
 from tests.processes import ENVIRONMENT
 from tests.smoke.checkout import SMALL, assign, checkout
@@ -78,7 +79,7 @@ def main() -> None:
     table = Table("what", "measured", "set against", "ratio or bound", title="the clock")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for measure in (no_op_flow, overhead_of_a_stage, eight_stages_on_two_slots, wide_matrix):
+        for measure in (no_op_flow, overhead_of_a_stage, eight_stages_on_two_slots, fifty_rounds, wide_matrix):
             for row in measure(folder / measure.__name__):
                 table.add_row(*row)
                 print(" | ".join(row), flush=True)
@@ -164,6 +165,12 @@ def span(log: str) -> float:
     """Seconds from the first stage's start to the last stage's end, which the bench has stamped on each line."""
     stamps = [float(line.split(" ", 1)[0]) for line in log.splitlines() if "│ starts" in line or "│ ran in" in line]
     return max(stamps) - min(stamps)
+
+
+def fifty_rounds(folder: Path) -> list[tuple[str, ...]]:
+    """Eight stages that run and are committed at the same time."""
+    folder.mkdir()
+    return [("entries of dvc.lock lost in 50 rounds of 8 stages", str(lost_entries(folder, 50)), "", "(0)")]
 
 
 def wide_matrix(folder: Path) -> list[tuple[str, ...]]:
