@@ -22,7 +22,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent, prefect_api
-from flows.engine.checkout import git
+from flows.engine.git import git
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.locks import only_one
 from flows.engine.show import line_printer

@@ -9,17 +9,18 @@ from pathlib import Path
 from prefect.runtime import flow_run
 
 from flows.engine.graph import open_repo, read_graph
-from flows.engine.lineage import PipelineRun, State, close_stage_run
+from flows.engine.lineage import State, close_stage_run
 from flows.engine.locks import only_one
 from flows.engine.plan import Step, make_plan, settle
 from flows.engine.process import Children, Ended
+from flows.engine.recorder import Recorder
 from flows.engine.reproduce import FLOW_RUN_ID
 from flows.engine.show import Outcome, console, line_printer
 from flows.engine.slots import ELSEWHERE, Slots
 from flows.engine.workers import Workers
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
-from tasks.core.tracking import PIPELINE_RUN_ID, connect
+from tasks.core.tracking import PIPELINE_RUN_ID
 
 ONE_FLOW = Path(".scratch/align/lock")  # one flow at a time in a checkout; after a crash, when its last child is gone
 
@@ -33,13 +34,14 @@ class Crew:
         workers: stages run on the workers of Prefect's pools instead of here.
         """
         self._alone = only_one(ONE_FLOW, "flow")
+        self.record = Recorder()  # first of all: it has much to import
         self._slots = Slots(RuntimeConfig.load())
         with open_repo() as repo:
             graph = read_graph(repo)
             self._claims = Path(repo.cache.local_cache_dir) / "at-work"  # whoever shares the cache can use what we make
             self.plan = make_plan(graph.until(until) if until else graph)
         self.outcomes: dict[str, Outcome] = {}
-        self._record: PipelineRun | None = None
+        self._ready = False
         self._dvc = threading.Lock()  # DVC's objects are not made for threads: one view of the project at a time
         self._show = line_printer(self.plan)
         self._children = Children(self._show)
@@ -52,24 +54,19 @@ class Crew:
 
     def get_ready(self) -> None:
         """Check devices and parameters of all that will run, and open the flow's run in MLflow. Once is enough."""
-        if self._record:
+        if self._ready:
             return
         for step in self.plan.values() if not self._workers else ():
             self._slots.check(step.name, step.gpus)
         if not self.idle:
             coming = [step for step in self.plan.values() if step.action in ("run", "depends")]
             self._children.prepare(coming)
-            connect()  # while they are being prepared
             if self._workers:
                 with open_repo() as repo:
                     self._workers.provide(repo)
             self._children.check()
-        self._record = PipelineRun()
-
-    @property
-    def record(self) -> PipelineRun:
-        assert self._record, "get_ready() comes first"
-        return self._record
+        self.record.begin()
+        self._ready = True
 
     def carry_out(self, step: Step) -> Outcome:
         """Leave a stage, restore it, or run it on a slot of its own. Called once everything upstream is done."""
@@ -123,8 +120,7 @@ class Crew:
     def abandon(self) -> None:
         """The flow ends before its conclusion: its MLflow run, if there is one, must not stay RUNNING."""
         self._children.close()
-        if self._record:
-            self._record.end("KILLED")
+        self.record.end("KILLED")
 
     def conclude(self, killed: bool = False) -> list[Outcome]:
         """Close the MLflow run and say what became of every stage, in the plan's order."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from dvc.utils.serialize import dump_yaml
 
-from flows.engine.checkout import git, make_checkout
+from flows.engine.checkout import make_checkout
+from flows.engine.git import git
 from flows.engine.graph import Graph, open_repo, read_graph
 from flows.engine.plan import Step, make_plan
 from flows.engine.runcache import overlaps

@@ -14,8 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.engine.checkout import changes
 from flows.engine.environment import environment
+from flows.engine.git import changes
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
@@ -29,16 +29,19 @@ State = Literal["ran", "cached", "restored", "failed", "not run"]
 
 
 class PipelineRun:
-    """The flow's own run in MLflow, told of each stage as soon as it is settled."""
+    """The flow's own run in MLflow, told of each stage as soon as it is settled.
 
-    def __init__(self) -> None:
-        if CURRENT.exists():
+    resume: the id of the run, if another process has begun it.
+    """
+
+    def __init__(self, resume: str | None = None) -> None:
+        if CURRENT.exists() and CURRENT.read_text() != resume:
             mark_killed(CURRENT.read_text())
         tags = {"flow": "align", "mlflow.source.name": "python -m flows.align", **git_tags()}
         self._variant = os.environ.get(VARIANT)
         if self._variant:
             tags["variant"] = self._variant
-        self._tracker = Tracker(self._variant or "align", tags, flatten(read_params()))
+        self._tracker = Tracker(self._variant or "align", tags, flatten(read_params()), resume)
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._ended = False

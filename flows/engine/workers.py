@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelling, Crashed
 
 from flows.engine.api import has_server
-from flows.engine.checkout import changes, git
+from flows.engine.git import changes, git
 from flows.engine.plan import Step
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError

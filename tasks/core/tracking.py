@@ -167,9 +167,12 @@ def connect() -> "MlflowClient":
 
 
 def warm_up() -> None:
-    """Import what MLflow imports when a client is first used: for a process that will fork others."""
-    import alembic.command  # noqa: F401
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    """Import what MLflow imports when a client is first used: for a process that has the time now and not later."""
+    import mlflow
+
+    if tracking_uri().startswith("sqlite:"):
+        import alembic.command  # noqa: F401
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def mark(run_id: str, status: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from flows.engine.checkout import git
 from flows.engine.environment import Environment
+from flows.engine.git import git
 from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, PATCH, mlflow_key
 from flows.engine.rerun.verdict import Side
 from tasks.core.errors import InputError
