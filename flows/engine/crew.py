@@ -65,7 +65,7 @@ class Crew:
                 with open_repo() as repo:
                     self._workers.provide(repo)
             self._children.check()
-        self.record.begin()
+        self.record.begin(wait=not self.idle)
         self._ready = True
 
     def carry_out(self, step: Step) -> Outcome:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,29 +23,63 @@ LOG = Path(".scratch/logs/recorder.log")
 
 
 class Recorder:
-    """The flow's side of it. Each call waits for the answer."""
+    """The flow's side of it. What needs no answer does not wait for one: the other side may still be importing."""
 
     def __init__(self) -> None:
         """The process begins to import; there is no run yet."""
         self.run_id = ""
         self._said: list[list[Any]] = []
+        self._unanswered = 0
         self._lock = threading.Lock()
         self._start()
 
-    def begin(self) -> None:
-        """Open the run. Raises InputError where MLflow does not answer."""
-        self.run_id = self._ask("begin", None)
+    def begin(self, wait: bool = True) -> None:
+        """Open the run. Raises InputError where MLflow does not answer; without waiting, that comes with a later call."""
+        self._call(["begin", None], wait)
 
     def settled(self, name: str, state: State, why: str, seconds: float) -> State:
         """As PipelineRun.settled has it."""
-        settled: State = self._ask("settled", name, state, why, seconds)
-        return settled
+        found: State = self._call(["settled", name, state, why, seconds], wait=state == "ran")
+        return found or state
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """The first word counts. A flow that never began has nothing to end."""
-        if self.run_id:
-            self._ask("end", status)
-        self._stream.close()
+        if self._said and not self._calls.closed:
+            self._call(["end", status], wait=True)
+        with suppress(OSError):
+            self._calls.close()
+        self._answers.close()
+
+    def _call(self, call: list[Any], wait: bool) -> Any:
+        with self._lock:
+            for attempt in range(2):
+                try:
+                    return self._exchange(call, wait)
+                except OSError:  # somebody killed it: another one continues the run, and is told all of it again
+                    earlier, self._said, self._unanswered = self._said, [], 0
+                    self._start()
+                    if attempt == 0:
+                        for said in earlier:
+                            resumed = ["begin", self.run_id or None] if said[0] == "begin" else said
+                            self._exchange(resumed, wait=False)
+            raise InputError(f"the process that keeps the MLflow run ended; {LOG} says why")
+
+    def _exchange(self, call: list[Any], wait: bool) -> Any:
+        """Raises OSError when nobody is there, InputError when any call so far has failed."""
+        self._calls.write(json.dumps(call) + "\n")
+        self._calls.flush()
+        self._said.append(call)
+        self._unanswered += 1
+        result = None
+        while wait and self._unanswered:
+            answer = json.loads(self._answers.readline() or "null")
+            if answer is None:
+                raise ConnectionResetError
+            self._unanswered -= 1
+            if "error" in answer:
+                raise InputError(answer["error"])
+            self.run_id, result = answer["run_id"], answer["result"]
+        return result
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -58,58 +93,37 @@ class Recorder:
                 stderr=log,
                 start_new_session=True,
             )
-        self._stream = ours.makefile("rw", encoding="utf-8")
+        self._calls, self._answers = ours.makefile("w", encoding="utf-8"), ours.makefile("r", encoding="utf-8")
         ours.close()
-
-    def _ask(self, *call: Any) -> Any:
-        with self._lock:
-            if self._stream.closed:
-                return call[2] if call[0] == "settled" else None
-            answer = self._exchange(list(call))
-            if answer is None:  # somebody killed it: another one continues the run, and is told all of it again
-                self._start()
-                for said in [["begin", self.run_id or None], *self._said]:
-                    self._exchange(said)
-                answer = self._exchange(list(call)) or {"error": f"the process that keeps the MLflow run ended; see {LOG}"}
-            if call[0] == "settled":
-                self._said.append(list(call))
-        if "error" in answer:
-            raise InputError(answer["error"])
-        return answer["result"]
-
-    def _exchange(self, call: list[Any]) -> dict[str, Any] | None:
-        try:
-            self._stream.write(json.dumps(call) + "\n")
-            self._stream.flush()
-            line = self._stream.readline()
-        except OSError:
-            return None
-        return json.loads(line) if line else None
 
 
 def main(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as flow:
-        stream = flow.makefile("rw", encoding="utf-8")
+        calls, answers = flow.makefile("r", encoding="utf-8"), flow.makefile("w", encoding="utf-8")
     warm_up()
     run: PipelineRun | None = None
     try:
-        for line in stream:
-            method, *arguments = json.loads(line)
-            answer: dict[str, Any] = {"result": None}
+        for line in calls:
+            answer = {}
             try:
-                if method == "begin":
-                    run = PipelineRun(*arguments)
-                    answer["result"] = run.run_id
-                else:
-                    answer["result"] = getattr(run, method)(*arguments)
+                run, answer["result"] = carry_out(run, *json.loads(line))
+                answer["run_id"] = run.run_id
             except InputError as error:
-                answer = {"error": str(error)}
-            stream.write(json.dumps(answer) + "\n")
-            stream.flush()
+                answer["error"] = str(error)
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
     except OSError:  # the flow is gone
         pass
     if run:
         run.end("KILLED")  # unless the flow has said how it ended
+
+
+def carry_out(run: PipelineRun | None, method: str, *arguments: Any) -> tuple[PipelineRun, Any]:
+    if method == "begin":
+        return PipelineRun(*arguments), None
+    if run is None:
+        raise InputError("the run was not begun")
+    return run, getattr(run, method)(*arguments)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def overhead_of_a_stage(folder: Path) -> list[tuple[str, ...]]:
 
 def eight_stages_on_two_slots(folder: Path) -> list[tuple[str, ...]]:
     """Equal work that keeps a core busy, two at a time."""
-    project(folder, 8, "for _ in range(120_000_000): pass", "")
+    project(folder, 8, "for _ in range(400_000_000): pass", "")
     alone = seconds(folder, "-m", "load", "0")
     os.remove(folder / "out/0")
     run(folder, "-m", "flows.align")
