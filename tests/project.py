@@ -57,7 +57,11 @@ PARAMS: dict[str, Any] = {
         "raft": ON_POLICY | {"num_steps": 25, "learning_rate": 1.0e-3},
     },
     "collect_prompt_log": {"num_queries": 96, "num_test_queries": 40},
-    "prompt_oirl": {"num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3, "hidden_size": 16},
+    "prompt_log": {"source": "data/prompt_log.parquet", "split": "given", "fold": 0},
+    "prompt_oirl": {
+        "encoder": "models/base", "learner": "finetune", "num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3,
+        "hidden_size": 16,
+    },
     "evaluate": {"num_prompts": 40, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
 STAGES = {
@@ -70,7 +74,7 @@ STAGES = {
     "prompt_oirl": "tasks.prompt_oirl.fit",
     "evaluate": "tasks.evaluation.evaluate",
 }
-LONG_STAGES = [name for name in STAGES if name not in ("collect_preferences", "collect_prompt_log", "evaluate")]
+LONG_STAGES = [name for name in STAGES if name not in ("collect_preferences", "evaluate")]
 
 
 class Project:
@@ -126,7 +130,7 @@ def make(folder: Path, database: Path, nursery: Nursery) -> Project:
     texts = [{"id": id, "text": text} for id, text in INSTRUCTIONS.items()]
     write_json(prepared / "instructions.json", {"default": "ask", "instructions": texts})
     train_tokenizer([row["text"] for row in corpus], 300).save_pretrained(folder / "models/tokenizer")
-    for gate in ("validate_data", "validate_preferences"):
+    for gate in ("validate_data", "validate_preferences", "validate_prompt_log"):
         write_json(folder / f"reports/{gate}/verdict.json", {"passed": True, "contaminated": False})
     return Project(folder, nursery)
 

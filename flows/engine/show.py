@@ -72,7 +72,8 @@ def show_results() -> None:
         if prompts:
             named = {"success": "chosen per query", "best_prompt_success": "best single prompt", "oracle_success": "oracle"}
             shown = [f"{what} {_share(prompts[key])}" for key, what in named.items() if key in prompts]
-            console.print(f"Prompt-OIRL, share of queries solved: {', '.join(shown)}")
+            leak = " (contaminated: tested on queries of its training log)" if prompts.get("contaminated") else ""
+            console.print(f"Prompt-OIRL, share of queries solved: {', '.join(shown)}{leak}")
     if PAGE.exists():
         console.print(f"report page: {PAGE}")
     console.print("every run: make ui, then http://127.0.0.1:5000")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float, float]:
+def wilson(successes: float, trials: int, z: float = 1.96) -> tuple[float, float, float]:
     """Share and its 95 % interval, Wilson 1927: honest for small samples and for shares near 0 or 1."""
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)

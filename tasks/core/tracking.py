@@ -6,18 +6,20 @@ a stage without a run id could never be found again.
 """
 
 import fcntl
+import importlib.metadata
 import json
+import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, files_of
@@ -33,6 +35,7 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # MLflow refuses the whole batch for 
 UPLOAD_LIMIT = 64 * 2**20  # bytes; larger outputs are pointers to what DVC stores
 
 Operation = dict[str, Any]
+Answer: TypeAlias = Callable[[list[dict[str, Any]], dict[str, Any]], list[dict[str, Any]]]  # rows and params in, rows out
 
 
 def tracking_uri() -> str:
@@ -120,6 +123,42 @@ class Tracker:
         self._logged_tables.append(entry)
         self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
 
+    def model(
+        self,
+        name: str,
+        script: Path,
+        folder: Path,
+        example: tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]],
+        packages: list[str],
+        tags: dict[str, str],
+        aliases: list[str],
+    ) -> None:
+        """Something that answers rows with rows, as a version of the registered model `name`.
+
+        script: a module that calls `serve`; its code travels as text, nothing is pickled, and the package `tasks` goes along:
+        the model needs no repository. folder: what the script loads. packages: what it needs installed. example: rows, params,
+        and the answer to them, from which the signature is taken.
+        """
+        from mlflow.models import infer_signature
+        from mlflow.pyfunc import save_model
+        from pandas import DataFrame
+
+        asked, params, answered = DataFrame(example[0]), example[1], DataFrame(example[2])
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it advises on type hints
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            save_model(
+                path,
+                python_model=str(script),
+                artifacts={"folder": str(folder)},
+                code_paths=[str(Path(__file__).parents[1])],
+                signature=infer_signature(asked, answered, params),
+                input_example=(asked, params),
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
+            )
+            self._do({"do": "file", "path": str(path), "folder": name})
+        self._do({"do": "register", "name": name, "tags": tags, "aliases": aliases})
+
     def finish(self, status: str) -> None:
         """status: FINISHED, FAILED or KILLED."""
         self.send()
@@ -143,6 +182,29 @@ class Tracker:
                 print(f"tracking server: {_short(error)}; spooling to {SPOOL}", file=sys.stderr)
                 self._offline_until = time.monotonic() + 10
         _spool(self.run_id, operation)
+
+
+def serve(load: Callable[[Path], Answer]) -> None:
+    """What a script given to `Tracker.model` calls: the model is load(folder). What it refuses is the caller's error 400."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import set_model
+    from mlflow.pyfunc.model import PythonModel
+    from pandas import DataFrame
+
+    class Answers:
+        def load_context(self, context: Any) -> None:
+            self.answer = load(Path(context.artifacts["folder"]))
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would become the schema
+            try:
+                return DataFrame(self.answer(model_input.to_dict(orient="records"), params or {}))
+            except InputError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from None
+
+    class Served(Answers, PythonModel):
+        """Two classes, since MLflow advises against what it finds in one."""
+
+    set_model(Served())
 
 
 def connect() -> "MlflowClient":
@@ -280,8 +342,26 @@ def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
                 client.log_artifact(run_id, str(path), folder)
         case "text":
             client.log_text(run_id, operation["text"], operation["name"])
+        case "register":
+            _register(client, run_id, operation["name"], operation["tags"], operation["aliases"])
         case "status":
             client.set_terminated(run_id, operation["status"])
+
+
+def _register(client: "MlflowClient", run_id: str, name: str, tags: dict[str, str], aliases: list[str]) -> None:
+    """One version per run, also if the stage was killed after it had registered one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = [version for version in client.search_model_versions(f"name='{name}'") if version.run_id == run_id]
+    source = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+    version = found[0] if found else client.create_model_version(name, source, run_id, tags)
+    for alias in aliases:
+        client.set_registered_model_alias(name, alias, version.version)
 
 
 def _spool(run_id: str, operation: Operation) -> None:

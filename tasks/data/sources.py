@@ -1,10 +1,8 @@
 """Where the data comes from: a sources file names a generator, files or hub data sets, each pinned to its content.
 
-A file outside the repository is no dependency DVC could watch, so its sha256 stands in the sources file; a hub data set has the
-commit of its repository. What is not pinned is refused.
+A file is pinned by its sha256 (tasks/data/pinned.py), a hub data set by the commit of its repository; what is not is refused.
 """
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
@@ -12,9 +10,10 @@ from pydantic import Field, model_validator
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row, expand_variables, read_json, read_jsonl, read_table
+from tasks.core.files import Row
 from tasks.data.formats import Example, FieldName, answer_after, read_examples
 from tasks.data.generate import GenerateConfig
+from tasks.data.pinned import pinned_file, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,7 +25,7 @@ class DataSet(Config):
     """One file, or one split of a hub data set, and the tables it feeds."""
 
     tables: list[Table]
-    file: str | None = None  # .jsonl, .json or .parquet; ${VARIABLE} is replaced
+    file: str | None = None  # .jsonl, .json, .csv or .parquet; ${VARIABLE} is replaced
     sha256: str | None = None
     hub: str | None = None  # owner/name
     revision: str | None = None
@@ -98,42 +97,14 @@ def read_sets(config: SourcesConfig, path: Path, tokenizer: "PreTrainedTokenizer
         if data_set.hub:
             origin, rows = f"{data_set.hub}@{data_set.revision}", _from_hub(data_set, where)
         else:
-            file = _pinned(data_set, where)
-            origin, rows = str(file), _read(file)
+            file = pinned_file(data_set.file or "", data_set.sha256, where)
+            origin, rows = str(file), read_rows(file)
         examples = read_examples(rows, origin, name, data_set.columns, tokenizer, data_set.drop_empty)
         without_text = len(rows) - len(examples)
         if data_set.answer_after:
             examples = [answer_after(example, data_set.answer_after, origin) for example in examples]
         loaded.append(LoadedSet(data_set, examples, without_text))
     return loaded
-
-
-def _pinned(data_set: DataSet, where: str) -> Path:
-    """The file, once its content is known to be what the sources file says."""
-    file = Path(expand_variables(data_set.file or "", where))
-    if not file.is_file():
-        raise InputError(f"{where}: {file} is missing")
-    with file.open("rb") as stream:
-        actual = hashlib.file_digest(stream, "sha256").hexdigest()
-    if data_set.sha256 is None:
-        raise InputError(f"{where}: {file} is not pinned; add `sha256: {actual}`")
-    if data_set.sha256 != actual:
-        raise InputError(f"{where}: {file} is not the pinned file; if the change is wanted, write `sha256: {actual}`")
-    return file
-
-
-def _read(file: Path) -> list[Row]:
-    match file.suffix:
-        case ".jsonl":
-            return read_jsonl(file)
-        case ".parquet":
-            return read_table(file)
-        case ".json":
-            rows = read_json(file)
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise InputError(f"{file}: expected a list of objects with named columns")
-            return rows
-    raise InputError(f"{file}: `{file.suffix}` is not known; give .jsonl, .json or .parquet")
 
 
 def _from_hub(data_set: DataSet, where: str) -> list[Row]:

@@ -1,7 +1,8 @@
 """The gate before training: Great Expectations judges the tables by what data/expectations says.
 
-`python -m tasks.data.validate data` after the data is prepared, `… preferences` after the pairs are collected. Every failing
-row is named by index and reason; a failing gate ends with exit code 1 and publishes nothing, so no later stage can start.
+`python -m tasks.data.validate data` after the data is prepared, `… preferences` after the pairs are collected, `… prompt_log`
+before Prompt-OIRL learns from its log. Every failing row is named by index and reason; a failing gate ends with exit code 1 and
+publishes nothing, so no later stage can start.
 The only file that imports great_expectations, and late: the import takes 3 seconds.
 """
 
@@ -18,6 +19,8 @@ from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.data.evidence import Tables, measure_data, measure_preferences
+from tasks.data.prompt_evidence import measure_prompt_log, repeats
+from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.data.verdict import ROWS_NAMED, Finding, sentence, show
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import load_tokenizer
@@ -36,6 +39,14 @@ class ValidatePreferencesConfig(Config):
     """params.yaml: validate_preferences"""
 
     namespace = "validate_preferences"
+
+    expectations: str
+
+
+class ValidatePromptLogConfig(Config):
+    """params.yaml: validate_prompt_log"""
+
+    namespace = "validate_prompt_log"
 
     expectations: str
 
@@ -69,6 +80,20 @@ def validate_preferences(config: ValidatePreferencesConfig, stage: Stage) -> Non
         config.expectations,
         allow_contamination,
     )
+
+
+def validate_prompt_log(config: ValidatePromptLogConfig, stage: Stage) -> None:
+    """The log is read as the fit will read it, split included. Repeated calls that disagree are figures, not failures."""
+    source = stage.params(PromptLogConfig)
+    allow_contamination = stage.params(ValidateDataConfig).allow_contamination
+    log = read_prompt_log(source, stage.dep(source.source))
+
+    def measure() -> tuple[Tables, list[Row]]:
+        stage.record(**repeats(log))
+        return measure_prompt_log(log), []
+
+    decide(stage, {"prompt_log": log}, measure, config.expectations, allow_contamination)
+    stage.report("reports/validate_prompt_log")
 
 
 def decide(
@@ -221,5 +246,7 @@ if __name__ == "__main__":
             run(ValidateDataConfig, validate_data)
         case "preferences":
             run(ValidatePreferencesConfig, validate_preferences)
+        case "prompt_log":
+            run(ValidatePromptLogConfig, validate_prompt_log)
         case other:
-            sys.exit(f"say what to validate, `data` or `preferences`; found {other}")
+            sys.exit(f"say what to validate, `data`, `preferences` or `prompt_log`; found {other}")

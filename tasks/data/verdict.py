@@ -48,7 +48,9 @@ def sentence(stopping: Sequence[Finding], expectations: str) -> str:
     first = stopping[0]
     rows = f"{first.failed} of {first.checked} rows" if "column" in first.arguments else "the table"
     more = f", and {len(stopping) - 1} more expectations fail" if len(stopping) > 1 else ""
-    if first.is_contamination:
+    if first.table == "overlap_prompt_log":
+        way_out = "set `prompt_log.split: question`, or `validate_data.allow_contamination: true` to go on, marked as such"
+    elif first.is_contamination:
         way_out = "leave those rows out of training, or set `validate_data.allow_contamination: true` to go on, marked as such"
     else:
         way_out = f"correct the data, or change {expectations}"

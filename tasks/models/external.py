@@ -6,12 +6,12 @@ from tasks.core.errors import InputError
 from tasks.core.files import digest, expand_variables
 
 
-def pinned(source: str, revision: str | None, namespace: str, name: str) -> str:
+def pinned(source: str, revision: str | None, namespace: str, name: str, file: str = "params.yaml") -> str:
     """The folder or hub name to load. `revision` is the digest of the folder, or the commit of the hub repository.
 
-    namespace, name: the key of params.yaml that holds `source`, for the sentence. ${VARIABLES} in a folder are expanded.
+    namespace, name: the key of `file` that holds `source`, for the sentence. ${VARIABLES} in a folder are expanded.
     """
-    where = f"params.yaml: {namespace}.{name}"
+    where = f"{file}: {namespace}.{name}"
     revision_key = "revision" if name == "source" else f"{name}_revision"
     folder = Path(expand_variables(source, where))
     if not folder.is_dir():

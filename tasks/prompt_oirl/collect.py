@@ -2,20 +2,22 @@
 
 This is the offline data of Prompt-OIRL (Sun et al. 2024, arXiv 2309.06553): the only stage of the method that asks the
 model, and it asks about queries that will never come back. In its words a *prompt* is an instruction put around a *query*.
+Killed at any moment, it goes on with the next batch: no call is paid for twice.
 
 Writes data/prompt_log.parquet: query_id, prompt_id, query, prompt, completion, correct, split (train | test). Metrics:
 calls, the number of completions; success.<prompt_id>, the share of right answers under each prompt on the training queries.
 """
 
+from typing import Any
+
 from pydantic import PositiveInt
 
-from tasks.core import progress
 from tasks.core.config import Config
 from tasks.core.files import Row, read_json, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.verifier import is_correct
-from tasks.models.generate import greedy
+from tasks.models.generate import ROWS_AT_ONCE, greedy
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, decode, encode_prompts, render
 
@@ -29,6 +31,19 @@ class CollectPromptLogConfig(Config):
     num_test_queries: PositiveInt
 
 
+class Written:
+    """Completions so far, by instruction and query; what a checkpoint holds."""
+
+    def __init__(self) -> None:
+        self.completions: dict[str, dict[int, str]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"completions": self.completions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.completions = state["completions"]
+
+
 def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
@@ -40,28 +55,51 @@ def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
         print(f"{stage.name}: the queries have no answers to check, so the log is empty and Prompt-OIRL has nothing to learn")
         queries, instructions = [], []
 
-    log: list[Row] = []
-    for instruction in progress.track(instructions, len(instructions), stage.name):
-        prompts = [render(row["query"], instruction["text"], task.prompt_format) for row in queries]
-        completions = greedy(policy, tokenizer, encode_prompts(tokenizer, prompts), task.max_new_tokens)
-        log += [
-            {
-                "query_id": row["id"],
-                "prompt_id": instruction["id"],
-                "query": row["query"],
-                "prompt": instruction["text"],
-                "completion": (text := decode(tokenizer, ids)),
-                "correct": bool(is_correct(text, row["answer"], task.verifier)),
-                "split": row["split"],
-            }
-            for row, ids in zip(queries, completions, strict=True)
-        ]
-    stage.record(calls=len(log))
-    for instruction in instructions:
-        outcomes = [row["correct"] for row in log if row["prompt_id"] == instruction["id"] and row["split"] == "train"]
-        stage.record(**{f"success.{instruction['id']}": sum(outcomes) / len(outcomes)})
+    prompts = {
+        instruction["id"]: encode_prompts(
+            tokenizer, [render(row["query"], instruction["text"], task.prompt_format) for row in queries]
+        )
+        for instruction in instructions
+    }
+    batches = [(id, batch) for id, encoded in prompts.items() for batch in by_length(encoded)]
+    written = Written()
+    stage.resume(written=written)
+    for step in stage.steps(len(batches)):
+        id, batch = batches[step]
+        completions = greedy(policy, tokenizer, [prompts[id][row] for row in batch], task.max_new_tokens)
+        texts = (decode(tokenizer, ids) for ids in completions)
+        written.completions.setdefault(id, {}).update(zip(batch, texts, strict=True))
+
+    log = [
+        {
+            "query_id": row["id"],
+            "prompt_id": instruction["id"],
+            "query": row["query"],
+            "prompt": instruction["text"],
+            "completion": (text := written.completions[instruction["id"]][index]),
+            "correct": bool(is_correct(text, row["answer"], task.verifier)),
+            "split": row["split"],
+        }
+        for instruction in instructions
+        for index, row in enumerate(queries)
+    ]
+    stage.record(calls=len(log), **successes(log))
     write_table(stage.out("data/prompt_log.parquet"), log)
     stage.table("prompt_log", log[:: max(1, len(log) // 60)])
+
+
+def by_length(prompts: list[list[int]]) -> list[list[int]]:
+    """Batches of like length, as `greedy` makes them of the whole."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    return [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+
+
+def successes(log: list[Row]) -> dict[str, float]:
+    outcomes: dict[str, list[bool]] = {}
+    for row in log:
+        if row["split"] == "train":
+            outcomes.setdefault(row["prompt_id"], []).append(row["correct"])
+    return {f"success.{prompt_id}": sum(right) / len(right) for prompt_id, right in outcomes.items()}
 
 
 if __name__ == "__main__":

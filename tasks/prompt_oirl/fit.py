@@ -1,47 +1,47 @@
 """Prompt-OIRL: learn from an offline log which prompt suits a query, then choose without asking the model.
 
-    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), correct)
-    choice(query) = argmax over prompts of r̂(query, prompt)
+    r̂(query, prompt) ≈ chance of a right answer,   choice(query) = argmax over prompts of r̂(query, prompt)
 
-Sun et al. 2024 (arXiv 2309.06553). h(text): mean and last hidden state of the base model, fine-tuned along. Query and
-prompt are encoded apart, so one pass over the queries scores every prompt.
+Sun et al. 2024 (arXiv 2309.06553). `prompt_oirl.learner` says how r̂ is fitted: `finetune` trains the encoder along
+(tasks/prompt_oirl/finetune.py); the others learn on fixed features of a frozen encoder or of words alone
+(tasks/prompt_oirl/learners.py). The log is `prompt_log.source`: collected from our own model, or imported.
 
-How this differs from the paper
-  - It fits boosted trees on fixed embeddings of a large model; a model of the embedded default's size has no embedding
-    worth freezing.
+Figures on the test queries, which the fit has never seen: those of tasks/prompt_oirl/figures.py, and
+  ece             expected calibration error over all test pairs (Guo et al. 2017): how far chances are from the rates they
+                  announce, in ten bins of equal width; choice_ece: of the chosen prompts alone
+  contaminated    1 if the gate found test queries among the training queries: then every figure here is flattered
 
-Metrics, by step
-  loss/cross_entropy     of a (query, prompt) pair, in nats
-Figures on the test queries, which the log's training part has never seen
-  success                share of right answers when each query gets its chosen prompt
-  best_prompt_success    the same for the single prompt that did best on the training queries
-  oracle_success         share of queries that some prompt answers; nothing can choose better
-  random_success         mean over prompts
-  gain                   success − best_prompt_success; gain_low, gain_high: 95 % paired bootstrap interval over queries
-  accuracy, auc          of r̂ as a prediction of correctness, over all test pairs; auc is absent if they are all alike
+The fitted model is registered in MLflow as `prompt_oirl`, to be asked over HTTP (tasks/prompt_oirl/served.py). Alias newest:
+the last fit; champion: the last one whose gain is above 0 with 95 % confidence and whose log is not contaminated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
 from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row, read_table, write_json
+from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.core.statistics import paired_bootstrap
-from tasks.models.batch import pad
-from tasks.models.language import load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
-from tasks.models.text import encode_prompts
+from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
+from tasks.models.external import pinned
+from tasks.prompt_oirl import selector
+from tasks.prompt_oirl.answers import Answers
+from tasks.prompt_oirl.choose import choose, load_selector
+from tasks.prompt_oirl.encoders import HiddenStates
+from tasks.prompt_oirl.figures import figures
+from tasks.prompt_oirl.finetune import finetune, start
+from tasks.prompt_oirl.scores import calibration, choice_rows, prompt_rows
+
+PACKAGES = [
+    "mlflow", "numpy", "pandas", "psutil", "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "scikit-learn", "scipy",
+    "torch", "transformers",
+]  # fmt: skip
 
 
 class PromptOirlConfig(Config):
@@ -49,87 +49,125 @@ class PromptOirlConfig(Config):
 
     namespace = "prompt_oirl"
 
+    encoder: str
+    learner: Literal["finetune", "kernel", "mlp", "mean", "trees"]
     num_steps: PositiveInt
     batch_size: PositiveInt  # queries, each with every prompt
     learning_rate: PositiveFloat
     hidden_size: PositiveInt
 
 
-class PromptReward(nn.Module):
-    """r̂ for all pairs of some queries and some prompts."""
+class EncoderConfig(Config):
+    """A file of data/encoders: a model outside the repository, or none; layers: so many of its first, null for all."""
 
-    def __init__(self, encoder: nn.Module, encoder_size: int, hidden_size: int, pad_id: int):
-        super().__init__()
-        self.encoder, self.pad_id = encoder, pad_id
-        self.query_layer = nn.Linear(2 * encoder_size, hidden_size)
-        self.prompt_layer = nn.Linear(2 * encoder_size, hidden_size)
-        self.output = nn.Linear(hidden_size, 1)
+    namespace = "encoder"
 
-    def forward(self, queries: Sequence[list[int]], prompts: Sequence[list[int]]) -> Tensor:
-        """Logits of "this prompt gets this query right": (queries, prompts)."""
-        together = self.query_layer(self.embed(queries))[:, None] + self.prompt_layer(self.embed(prompts))[None]
-        return self.output(F.silu(together)).squeeze(-1)
-
-    def embed(self, texts: Sequence[list[int]]) -> Tensor:
-        """Mean and last hidden state: (texts, 2 · encoder_size)."""
-        ids, mask = (tensor.to(self.output.weight.device) for tensor in pad(texts, self.pad_id, left=False))
-        states = self.encoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        lengths = mask.sum(1)
-        mean = (states * mask[..., None]).sum(1) / lengths[:, None]
-        return torch.cat([mean, states[torch.arange(len(texts), device=ids.device), lengths - 1]], dim=1)
-
-
-class Log:
-    """The prompt log as a table: correct[query, prompt]."""
-
-    def __init__(self, rows: list[Row], prompt_ids: list[str], tokenizer: Any):
-        by_query: dict[str, dict[str, Row]] = {}
-        for row in rows:
-            by_query.setdefault(row["query_id"], {})[row["prompt_id"]] = row
-        for query_id, answers in by_query.items():
-            if missing := set(prompt_ids) - answers.keys():
-                raise InputError(f"data/prompt_log.parquet: query {query_id} has no answer under prompt {sorted(missing)[0]}")
-        self.query_ids = list(by_query)
-        self.queries = [answers[prompt_ids[0]]["query"] for answers in by_query.values()]
-        self.tokens = encode_prompts(tokenizer, self.queries)
-        self.correct = torch.tensor([[float(answers[p]["correct"]) for p in prompt_ids] for answers in by_query.values()])
+    source: str | None
+    revision: str | None
+    layers: PositiveInt | None
 
 
 def train(config: PromptOirlConfig, stage: Stage) -> None:
-    base, tokenizer = load_policy(stage.dep("models/base"), stage.device)
-    rows = read_table(stage.dep("data/prompt_log.parquet"))
+    source = stage.params(PromptLogConfig)
+    encoder = describe(stage.dep(config.encoder))
+    rows = read_prompt_log(source, stage.dep(source.source))
+    contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    stage.tracker.tag("contaminated", str(contaminated).lower())
+    stage.tracker.tag("prompt_log", source.source)
     if not rows:
         return nothing_to_learn(stage)
-    prompts = {row["prompt_id"]: row["prompt"] for row in rows}
-    prompt_tokens = encode_prompts(tokenizer, list(prompts.values()))
-    training = Log([row for row in rows if row["split"] == "train"], list(prompts), tokenizer)
-    test = Log([row for row in rows if row["split"] == "test"], list(prompts), tokenizer)
-    if not test.tokens:
-        raise InputError("data/prompt_log.parquet holds no test queries; raise collect_prompt_log.num_test_queries")
-    with torch.random.fork_rng():
-        torch.manual_seed(seeds.derive(stage.seed, "weights"))
-        reward = PromptReward(base.base_model, base.config.hidden_size, config.hidden_size, tokenizer.pad_token_id)
-    reward.to(stage.device)
-    optimizer = adamw(list(reward.parameters()), config.learning_rate)
-    stage.resume(reward=reward, optimizer=optimizer)
+    training, test = tables(rows)
+    query_ids = {row["query"]: row["query_id"] for row in rows}
+    fitted: Any
+    if config.learner == "finetune":
+        if encoder.source is None:
+            raise InputError(
+                f"{config.encoder} names no model to fine-tune; set `prompt_oirl.learner` to mean, kernel, mlp or trees"
+            )
+        fitted = start(Path(encoder.source), training.prompts, config.hidden_size, stage)
+        refuse_too_long(fitted.tokens, [*training.queries, *test.queries], query_ids, fitted.window)
+        finetune(fitted, training, stage, config.num_steps, config.batch_size, config.learning_rate)
+    else:
+        model = HiddenStates(Path(encoder.source), encoder.layers) if encoder.source else None
+        if model:
+            refuse_too_long(
+                lambda queries: model.tokenizer(list(queries))["input_ids"],
+                [*training.queries, *test.queries],
+                query_ids,
+                model.window,
+            )
+        fitted = selector.fit(training, model, config.learner, stage.seed)
 
-    order = seeds.batches(
-        len(training.tokens), config.batch_size, stage.seed, stage.start, [len(ids) for ids in training.tokens]
-    )
-    for step in stage.steps(config.num_steps):
-        picked = next(order)
-        logits = reward([training.tokens[i] for i in picked], prompt_tokens)
-        loss = F.binary_cross_entropy_with_logits(logits, training.correct[picked].to(stage.device))
-        loss.backward()
-        optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
-        stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)
-
-    chances = probabilities(reward, test.tokens, prompt_tokens)
-    stage.record(**figures(chances, test.correct, training.correct, stage.seed))
-    choices = choice_rows(test, chances, prompts)
+    chances, best = fitted.probabilities(test.queries), int(training.success.argmax())
+    found = figures(chances, test, np.full(len(test), best), seeds.derive(stage.seed, "bootstrap"))
+    errors, bins = calibration(chances, test)
+    stage.record(**found, **errors, contaminated=contaminated)
+    choices = choice_rows(chances, test, best, query_ids)
     stage.table("choices", choices[:100])
-    save(reward, tokenizer, prompts, stage.out("models/prompt_oirl"))
-    stage.report("reports/prompt_oirl", {"choices": choices, "prompts": prompt_rows(test, training, prompts)})
+    fitted.save(folder := stage.out("models/prompt_oirl"))
+    listed = {"choices": choices, "prompts": prompt_rows(test, training), "calibration": bins}
+    stage.report("reports/prompt_oirl", listed)
+    register(stage, folder, test.queries[:3])
+
+
+def describe(path: Path) -> EncoderConfig:
+    """A model folder as it is, or what a file of data/encoders says."""
+    if path.suffix != ".yaml":
+        return EncoderConfig(source=str(path), revision=None, layers=None)
+    config = EncoderConfig.load(path)
+    source = pinned(config.source, config.revision, config.namespace, "source", str(path)) if config.source else None
+    return config.model_copy(update={"source": source})
+
+
+def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
+    """The training and the test queries, with the same prompts in the same order. A hole is refused."""
+    prompts = {row["prompt_id"]: row["prompt"] for row in rows}
+    found = []
+    for split in ("train", "test"):
+        answers = Answers.of([row for row in rows if row["split"] == split])
+        if not len(answers):
+            raise InputError(f"the prompt log holds no {split} queries; bring some, or set `prompt_log.split: question`")
+        absent = next((prompt for prompt in prompts if prompt not in answers.prompts), None)
+        holes = [] if absent else [(i, j) for i, j in zip(*(answers.calls == 0).nonzero(), strict=True)]
+        if absent or holes:
+            query = answers.queries[holes[0][0] if holes else 0]
+            query_id = next(row["query_id"] for row in rows if row["query"] == query)
+            raise InputError(
+                f"the prompt log: query {query_id} has no answer under prompt "
+                f"{absent or list(answers.prompts)[holes[0][1]]}; complete the log, or leave the query out"
+            )
+        found.append(answers.under(list(prompts)))
+    training, test = found
+    return training, test
+
+
+def refuse_too_long(
+    encode: Callable[[Sequence[str]], Sequence[Sequence[int]]], queries: Sequence[str], query_ids: dict[str, str], window: int
+) -> None:
+    """The encoder has seen no position beyond its window."""
+    for query, tokens in zip(queries, encode(queries), strict=True):
+        if len(tokens) > window:
+            raise InputError(
+                f"the prompt log: query {query_ids[query]} is {len(tokens)} tokens, the encoder reads {window}; leave it "
+                "out, or bring an encoder that reads more (base_model.max_position_embeddings)"
+            )
+
+
+def register(stage: Stage, folder: Path, queries: list[str]) -> None:
+    """As a version of the MLflow model `prompt_oirl`, with an example of what it is asked and answers."""
+    fitted, figures = load_selector(folder), stage.metrics
+    candidates = {"candidates": list(fitted.prompts)}
+    answered = choose(fitted, queries, list(fitted.prompts))
+    champion = figures["gain_low"] > 0 and not figures["contaminated"]
+    stage.tracker.model(
+        "prompt_oirl",
+        Path(__file__).with_name("served.py"),
+        folder,
+        ([{"query": query} for query in queries], candidates, answered),
+        PACKAGES,
+        {"contaminated": str(bool(figures["contaminated"])).lower(), "gain": f"{figures['gain']:+.4f}"},
+        ["newest", "champion"] if champion else ["newest"],
+    )
 
 
 def nothing_to_learn(stage: Stage) -> None:
@@ -137,74 +175,6 @@ def nothing_to_learn(stage: Stage) -> None:
     stage.record()
     write_json(stage.out("models/prompt_oirl") / "prompts.json", {})
     stage.report("reports/prompt_oirl")
-
-
-@torch.no_grad()
-def probabilities(reward: PromptReward, queries: list[list[int]], prompts: list[list[int]]) -> Tensor:
-    """(queries, prompts)"""
-    pieces = [reward(queries[i : i + 128], prompts) for i in range(0, len(queries), 128)]
-    return torch.sigmoid(torch.cat(pieces)).cpu()
-
-
-def figures(chances: Tensor, correct: Tensor, training_correct: Tensor, seed: int) -> dict[str, float]:
-    chosen = correct.gather(1, chances.argmax(1, keepdim=True))[:, 0]
-    best = correct[:, int(training_correct.mean(0).argmax())]
-    gain, low, high = paired_bootstrap((chosen - best).tolist(), 2000, seeds.derive(seed, "bootstrap"))
-    result = {
-        "success": chosen.mean().item(),
-        "best_prompt_success": best.mean().item(),
-        "oracle_success": correct.amax(1).mean().item(),
-        "random_success": correct.mean().item(),
-        "gain": gain,
-        "gain_low": low,
-        "gain_high": high,
-        "accuracy": ((chances > 0.5).float() == correct).float().mean().item(),
-    }
-    if 0 < result["random_success"] < 1:
-        result["auc"] = auc(chances.flatten().numpy(), correct.flatten().numpy())
-    return result
-
-
-def auc(chances: np.ndarray[Any, Any], correct: np.ndarray[Any, Any]) -> float:
-    """Chance that a right pair is ranked above a wrong one, ties counting half (Mann & Whitney 1947)."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(correct, chances))
-
-
-def choice_rows(test: Log, chances: Tensor, prompts: dict[str, str]) -> list[Row]:
-    """One row per test query: what was chosen, how sure, and what would have been right."""
-    names = list(prompts)
-    rows = []
-    for index, query_id in enumerate(test.query_ids):
-        choice = int(chances[index].argmax())
-        rows.append({
-            "query_id": query_id,
-            "query": test.queries[index],
-            "prompt_id": names[choice],
-            "probability": round(float(chances[index, choice]), 4),
-            "correct": bool(test.correct[index, choice]),
-            "right_prompts": ", ".join(name for j, name in enumerate(names) if test.correct[index, j]),
-        })  # fmt: skip
-    return rows
-
-
-def prompt_rows(test: Log, training: Log, prompts: dict[str, str]) -> list[Row]:
-    """One row per prompt: how often it is right on its own."""
-    return [
-        {"prompt_id": name, "prompt": text, "train_success": float(on_train), "test_success": float(on_test)}
-        for (name, text), on_train, on_test in zip(prompts.items(), training.correct.mean(0), test.correct.mean(0), strict=True)
-    ]
-
-
-def save(reward: PromptReward, tokenizer: Any, prompts: dict[str, str], folder: Path) -> None:
-    """The encoder as a Hugging Face folder, the head as safetensors, the candidate prompts as JSON."""
-    from safetensors.torch import save_file
-
-    save_model(reward.encoder, tokenizer, folder / "encoder")
-    head = {name: tensor for name, tensor in reward.state_dict().items() if not name.startswith("encoder.")}
-    save_file(head, folder / "head.safetensors")
-    write_json(folder / "prompts.json", prompts)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from html import escape
 
 from tasks.report.drawing import variable
-from tasks.report.recorded import Figures, Policy, Recorded
+from tasks.report.recorded import Policy, Recorded
+from tasks.report.recorded_prompts import Figures
 from tasks.report.tables import name_of, row, table
-from tasks.report.wording import Style, data, interval, mean, standing, text
+from tasks.report.verdicts import mean, standing
+from tasks.report.wording import Style, data, interval, text
 
 COLUMNS: dict[str, tuple[str, Style, str]] = {
     "accuracy": ("accuracy, %", "percent", "share of greedy completions whose answer is right; beneath, its 95 % interval"),

@@ -1,12 +1,12 @@
-"""Completions and choices to read: where the method helps, where it hurts, chosen by rule and not by taste."""
+"""Completions to read: where the method helps, where it hurts, chosen by rule and not by taste."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from tasks.core.files import Row
 from tasks.report.recorded import Recorded
-from tasks.report.tables import name_of, row, table
-from tasks.report.wording import data, text
+from tasks.report.tables import name_of
+from tasks.report.wording import data
 
 SHOWN = 3  # of each kind
 Answers = dict[str, Row]  # model -> its row of completions.parquet, for one prompt
@@ -72,31 +72,3 @@ def _mark(correct: bool | None) -> str:
     if correct is None:
         return ""
     return '<span class="right" title="right">✓</span>' if correct else '<span class="wrong" title="wrong">✗</span>'
-
-
-def choices(recorded: Recorded) -> str:
-    """Queries where Prompt-OIRL's choice beats the best single prompt, and where it loses to it."""
-    best = max(recorded.prompts, key=lambda each: each["train_success"])["prompt_id"]
-    won = [each for each in recorded.choices if each["correct"] and best not in _right(each)]
-    lost = [each for each in recorded.choices if not each["correct"] and best in _right(each)]
-    total = len(recorded.choices)
-    rows = [
-        *_choice_rows(f"Chosen prompt right, best single prompt wrong: {len(won)} of {total} queries", won),
-        *_choice_rows(f"Chosen prompt wrong, best single prompt right: {len(lost)} of {total} queries", lost),
-    ]
-    caption = f"Choices won and lost against the best single prompt, <b>{escape(best)}</b>; the surest ones"
-    return table(["query", "chosen", "predicted chance, %", "prompts that are right"], rows, caption, "choices")
-
-
-def _right(choice: Row) -> list[str]:
-    return choice["right_prompts"].split(", ")
-
-
-def _choice_rows(heading: str, found: Iterable[Row]) -> list[str]:
-    surest = sorted(found, key=lambda each: -each["probability"])[:SHOWN]
-    rows = [f'<tr class="group"><th colspan="4" scope="rowgroup">{heading}</th></tr>']
-    for each in surest:
-        query = f'<span class="data">{escape(each["query"])}</span>'
-        right = escape(each["right_prompts"]) or "none"
-        rows.append(row([query, f"<b>{escape(each['prompt_id'])}</b>", text(each["probability"], "percent"), right]))
-    return rows

@@ -7,9 +7,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
 
-from tasks.report import fits
+from tasks.report import fits, prompt_charts
 from tasks.report.drawing import INK, PAPER, Line, chart, curves, look, over_steps, percent, series
-from tasks.report.recorded import Figures, Policy, Recorded
+from tasks.report.recorded import Policy, Recorded
+from tasks.report.recorded_prompts import Figures
 
 ROLLOUT_CHARTS = {
     "rollout/score_mean": "Score that is optimized",
@@ -36,7 +37,7 @@ def draw(recorded: Recorded) -> dict[str, Figure]:
         **preference_charts(offline, places),
         **optimization_charts(recorded, places),
         **fits.reward_model_charts(recorded),
-        **fits.prompt_charts(recorded),
+        **prompt_charts.charts(recorded.prompt_oirl),
         **fits.imitation_charts(recorded),
     }
     return {name: figure for name, figure in charts.items() if figure}

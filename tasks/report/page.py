@@ -15,8 +15,8 @@ from tasks.report.drawing import house_style, mark_contaminated
 from tasks.report.figures import draw
 from tasks.report.recorded import Recorded, read
 from tasks.report.sections import sections
-from tasks.report.template import BANNER, LEAK, PAGE, STYLE
-from tasks.report.wording import summary, verdict
+from tasks.report.template import BANNER, PROMPTS_BANNER, fill, marked
+from tasks.report.verdicts import summary, verdict
 
 
 class ReportConfig(Config):
@@ -31,26 +31,19 @@ def report(config: ReportConfig, stage: Stage) -> None:
         charts = draw(recorded)
         stage.out("reports/index.html").write_text(page(recorded, charts), encoding="utf-8")
         for name, figure in charts.items():
-            if recorded.contaminated:
+            if recorded.contaminated or (recorded.prompt_oirl.contaminated and name.startswith("prompts_")):
                 mark_contaminated(figure)
             stage.figure(name, figure)
 
 
 def page(recorded: Recorded, charts: dict[str, Figure]) -> str:
     parts = sections(recorded, charts)
-    body = []
-    for key, (title, content) in parts.items():
-        if recorded.contaminated and key != "validation":  # every table and every chart that is flattered says so
-            content = content.replace("<caption>", f"<caption>{LEAK}").replace("<figcaption>", f"<figcaption>{LEAK}")
-        body.append(f'<section id="{key}"><h2>{title}</h2>{content}</section>\n')
-    return PAGE.substitute(
-        banner=BANNER if recorded.contaminated else "",
-        verdict=escape(verdict(recorded.algorithms)),
-        summary=summary(recorded),
-        style=STYLE,
-        navigation="".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in parts.items()),
-        sections="".join(body),
-    )
+    flattered = {"prompts"} if recorded.prompt_oirl.contaminated else set()
+    banner = PROMPTS_BANNER if recorded.prompt_oirl.contaminated else ""
+    if recorded.contaminated:
+        flattered, banner = parts.keys() - {"validation"}, BANNER
+    parts |= {key: (parts[key][0], marked(parts[key][1])) for key in flattered}
+    return fill(banner, escape(verdict(recorded.algorithms)), summary(recorded), parts)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from tasks.core.config import policy_matrix
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
-
-Figures: TypeAlias = dict[str, float]
-History: TypeAlias = list[Row]
+from tasks.report.recorded_prompts import Figures, History, PromptOirl, read_history, read_prompt_oirl
 
 
 @dataclass(frozen=True)
@@ -30,17 +28,15 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Everything the page shows. histories: of base_model, sft, reward_model, prompt_oirl; empty where nothing was trained."""
+    """Everything the page shows. histories: of base_model, sft, reward_model; empty where nothing was trained."""
 
     contaminated: bool
     base_model: Figures
     sft: Figures
     reward_model: Figures
-    prompt_oirl: Figures
+    prompt_oirl: PromptOirl
     policies: list[Policy]
     histories: dict[str, History]
-    prompts: list[Row]
-    choices: list[Row]
     completions: list[Row]
     verdicts: dict[str, dict[str, Any]]
 
@@ -60,13 +56,12 @@ class Recorded:
 def read(stage: Stage) -> Recorded:
     """Read the declared dependencies. Folders of policies that params.yaml no longer names are ignored."""
     metrics = read_json(stage.dep("reports/metrics.json"))
-    trained = {name: stage.dep(f"reports/{name}") for name in ("base_model", "sft", "reward_model", "prompt_oirl")}
+    trained = {name: stage.dep(f"reports/{name}") for name in ("base_model", "sft", "reward_model")}
     gates = ("validate_data", "validate_preferences")
     verdicts = {name: read_json(stage.dep(f"reports/{name}") / "verdict.json") for name in gates}
     completions = read_table(stage.dep("reports/evaluate") / "completions.parquet")
     folder = stage.dep("reports/policy")
-    prompt_oirl = metrics["prompt_oirl"]
-    fitted = "success" in prompt_oirl  # not where the queries have no answers
+    prompt_oirl = read_prompt_oirl(stage)
     return Recorded(
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
         base_model=read_json(trained["base_model"] / "metrics.json"),
@@ -74,11 +69,9 @@ def read(stage: Stage) -> Recorded:
         reward_model=metrics["reward_model"],
         prompt_oirl=prompt_oirl,
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
-        histories={name: _history(path) for name, path in trained.items()},
-        prompts=read_table(trained["prompt_oirl"] / "prompts.parquet") if fitted else [],
-        choices=read_table(trained["prompt_oirl"] / "choices.parquet") if fitted else [],
+        histories={name: read_history(path) for name, path in trained.items()},
         completions=completions,
-        verdicts=verdicts,
+        verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},
     )
 
 
@@ -89,10 +82,4 @@ def _policy(algorithm: str, seed: int, metrics: dict[str, Any], folder: Path) ->
         raise InputError(
             f"reports/metrics.json has no figures of policy {algorithm}-{seed}; `dvc repro evaluate` writes them"
         ) from None
-    return Policy(algorithm, seed, figures, _history(folder / f"{algorithm}-{seed}"))
-
-
-def _history(folder: Path) -> History:
-    """Absent where a stage had no step to take, such as a loaded base model."""
-    file = folder / "history.json"
-    return read_json(file) if file.exists() else []
+    return Policy(algorithm, seed, figures, read_history(folder / f"{algorithm}-{seed}"))

@@ -1,10 +1,10 @@
-"""Tables as HTML, and those of Prompt-OIRL and of single figures. Every text of data or a model passes `escape`."""
+"""Tables as HTML, and lists of single figures. Every text of data or a model passes `escape`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from tasks.report.drawing import variable
-from tasks.report.recorded import Figures, Recorded
+from tasks.report.recorded_prompts import Figures
 from tasks.report.wording import Style, data, interval
 
 
@@ -32,25 +32,3 @@ def key_figures(figures: Figures, names: Mapping[str, tuple[str, Style]]) -> str
         between = interval(figures, key, style)
         rows.append(f"<div><dt>{title}</dt><dd>{data(figures.get(key), style)}<small>{between}</small></dd></div>")
     return f'<dl class="figures">{"".join(rows)}</dl>'
-
-
-def prompts(recorded: Recorded) -> str:
-    chosen = {each["prompt_id"]: 0 for each in recorded.prompts} | {each["prompt_id"]: 0 for each in recorded.choices}
-    for each in recorded.choices:
-        chosen[each["prompt_id"]] += 1
-    best = max(recorded.prompts, key=lambda each: each["train_success"])
-    rows = [
-        row(
-            [
-                f"<b>{escape(each['prompt_id'])}</b>" + ("<small>best single</small>" if each is best else ""),
-                f'<q class="data">{escape(each["prompt"])}</q>',
-                data(round(each["train_success"], 6), "percent"),
-                data(round(each["test_success"], 6), "percent"),
-                data(chosen[each["prompt_id"]], "count"),
-            ]
-        )
-        for each in recorded.prompts
-    ]
-    head = ["", "prompt", "right on training queries, %", "right on test queries, %", "chosen, times"]
-    caption = f"The candidate prompts, and how often each was chosen for {len(recorded.choices)} test queries"
-    return table(head, rows, caption, "prompts")

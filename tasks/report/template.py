@@ -129,3 +129,27 @@ BANNER = (
     '<a href="#validation">data validation</a>.</p>'
 )
 LEAK = '<span class="leak">Contaminated.</span> '
+PROMPTS_BANNER = (
+    '<p class="banner" role="alert"><b>Contaminated: Prompt-OIRL was tested on queries of its training log.</b> Its '
+    "figures are flattered by it and must not be compared with others. What was found stands under "
+    '<a href="#validation">data validation</a>.</p>'
+)
+
+
+def fill(banner: str, verdict: str, summary: str, parts: dict[str, tuple[str, str]]) -> str:
+    """The page around its sections. parts: anchor -> (title, HTML)."""
+    return PAGE.substitute(
+        banner=banner,
+        verdict=verdict,
+        summary=summary,
+        style=STYLE,
+        navigation="".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in parts.items()),
+        sections="".join(
+            f'<section id="{key}"><h2>{title}</h2>{content}</section>\n' for key, (title, content) in parts.items()
+        ),
+    )
+
+
+def marked(content: str) -> str:
+    """Every table and every chart that is flattered says so."""
+    return content.replace("<caption>", f"<caption>{LEAK}").replace("<figcaption>", f"<figcaption>{LEAK}")

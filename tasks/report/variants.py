@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasks.core.files import read_json, read_table
-from tasks.report.recorded import Figures
+from tasks.report.recorded_prompts import Figures
 
 Right: TypeAlias = dict[tuple[str, str], float]  # (id, text) of a test prompt -> 1 if the answer was right, else 0
 PROMPT_OIRL = "Prompt-OIRL"

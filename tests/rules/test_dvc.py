@@ -15,7 +15,7 @@ from tests.rules.code import REPO, calls, closure, imports, modules, namespaces,
 
 SILENT = {"tasks"}  # tasks/__init__.py sets environment variables that change no number
 UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
-    "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations",
+    "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations", "source.source", "config.encoder",
 }  # fmt: skip
 
 
@@ -61,7 +61,15 @@ def files(module_names):
 
 
 def test_every_stage_is_there(stages):
-    assert stages.keys() >= {*STAGES, "prepare_data", "validate_data", "validate_preferences", "report"}
+    assert stages.keys() >= {
+        *STAGES,
+        "prepare_data",
+        "validate_data",
+        "validate_preferences",
+        "validate_prompt_log",
+        "report",
+        "report_prompts",
+    }
     assert len(stages) >= 15
 
 
@@ -120,6 +128,9 @@ def test_what_only_a_run_can_resolve_is_declared(stages):
     assert covered("data/instructions/arithmetic.yaml", deps(stages["prepare_data"]))
     assert covered("data/expectations/data.yaml", deps(stages["validate_data"]))
     assert covered("data/expectations/preferences.yaml", deps(stages["validate_preferences"]))
+    assert covered("data/expectations/prompt_log.yaml", deps(stages["validate_prompt_log"]))
+    for name in ("validate_prompt_log", "prompt_oirl"):
+        assert covered("data/prompt_log.parquet", deps(stages[name]))
 
 
 def test_params_cover_what_the_code_reads(stages):
@@ -173,3 +184,4 @@ def test_gates_stand_before_training(stages):
     for name in stages:
         if name == "reward_model" or name.startswith("policy@"):
             assert "reports/validate_preferences" in deps(stages[name])
+    assert "reports/validate_prompt_log" in deps(stages["prompt_oirl"])

@@ -21,7 +21,9 @@ tasks.algorithms.grpo --seed 0
 tasks.algorithms.dpo --seed 0
 tasks.algorithms.raft --seed 0
 tasks.prompt_oirl.collect
+tasks.data.validate prompt_log
 tasks.prompt_oirl.fit
+tasks.report.prompt_page
 tasks.evaluation.evaluate
 tasks.report.page
 """.strip().splitlines()

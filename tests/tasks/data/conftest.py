@@ -15,6 +15,7 @@ STAGES = {
     "prepare_data": "tasks.data.prepare",
     "validate_data": "tasks.data.validate data",
     "validate_preferences": "tasks.data.validate preferences",
+    "validate_prompt_log": "tasks.data.validate prompt_log",
 }
 
 
@@ -24,7 +25,7 @@ class Workspace:
     def __init__(self, folder: Path, database: Path, nursery: Nursery, shared: Path | None = None):
         self.folder, self.nursery = folder, nursery
         self.environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-        for name in ("sources", "instructions", "expectations"):
+        for name in ("sources", "instructions", "expectations", "prompt_logs"):
             shutil.copytree(REPO / "data" / name, folder / "data" / name)
         shutil.copy(REPO / "data/arithmetic.yaml", folder / "data")
         shutil.copy(database, folder / "mlflow.db")

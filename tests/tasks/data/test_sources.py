@@ -39,11 +39,13 @@ def jsonl(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet", "csv"])
 def test_a_pinned_file_is_read(suffix: str, jsonl: Path, tmp_path: Path) -> None:
     file = tmp_path / f"rows.{suffix}"
     if suffix == "json":
         write_json(file, [ROW])
+    if suffix == "csv":
+        file.write_text("prompt,completion\n2+2?,4\n")
     if suffix == "parquet":
         write_table(file, [ROW])
     path = sources(tmp_path, f"file: {file}", f"sha256: {sha256(file)}")
@@ -68,9 +70,9 @@ def test_missing_broken_and_unknown_files(jsonl: Path, tmp_path: Path) -> None:
     assert refused(sources(tmp_path, "file: nowhere.jsonl")).endswith("sources.sets.mine: nowhere.jsonl is missing")
     jsonl.write_text('{"prompt": "a"\n')
     assert "rows.jsonl:1: not valid JSON" in refused(sources(tmp_path, f"file: {jsonl}", f"sha256: {sha256(jsonl)}"))
-    other = tmp_path / "rows.csv"
+    other = tmp_path / "rows.txt"
     other.write_text("a,b\n")
-    assert "give .jsonl, .json or .parquet" in refused(sources(tmp_path, f"file: {other}", f"sha256: {sha256(other)}"))
+    assert "give .jsonl, .json, .csv or .parquet" in refused(sources(tmp_path, f"file: {other}", f"sha256: {sha256(other)}"))
     listless = tmp_path / "rows.json"
     listless.write_text('{"a": 1}')
     assert "expected a list of objects" in refused(sources(tmp_path, f"file: {listless}", f"sha256: {sha256(listless)}"))

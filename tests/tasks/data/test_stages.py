@@ -172,7 +172,7 @@ def test_bad_params_are_one_sentence(workspace: Workspace) -> None:
 
 def test_what_to_validate_must_be_said() -> None:
     done = python(REPO, "-m", "tasks.data.validate", "date")
-    assert (done.code, done.stderr) == (1, "say what to validate, `data` or `preferences`; found date\n")
+    assert (done.code, done.stderr) == (1, "say what to validate, `data`, `preferences` or `prompt_log`; found date\n")
 
 
 def test_your_own_file_goes_through(workspace: Workspace) -> None:

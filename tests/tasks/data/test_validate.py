@@ -8,6 +8,7 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.data.evidence import Tables, measure_data, measure_preferences
+from tasks.data.prompt_evidence import measure_prompt_log
 from tasks.data.tables import COLUMNS
 from tasks.data.validate import ExpectationsConfig, Gate
 from tasks.data.verdict import Finding, sentence
@@ -15,7 +16,7 @@ from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import train_tokenizer
 from tests.processes import REPO
 
-FILES = {name: REPO / f"data/expectations/{name}.yaml" for name in ("data", "preferences")}
+FILES = {name: REPO / f"data/expectations/{name}.yaml" for name in ("data", "preferences", "prompt_log")}
 TASK = TaskConfig(prompt_format="{query}\n", max_prompt_tokens=80, max_new_tokens=20, verifier="number")
 TOKENIZER = train_tokenizer(["How many apples has Ann now? She has 3."], 300)
 PLACES = ["attic", "barn", "cellar", "den", "field", "garden", "hall", "kitchen", "lake", "museum", "office", "park"]
@@ -49,10 +50,23 @@ def good() -> Tables:
     return {"corpus": corpus, "demonstrations": demonstrations, "prompts": prompts, "preferences": preferences}
 
 
+def good_log() -> Tables:
+    """Every training and every test query once under two prompts."""
+    rows = [
+        {"query_id": row["id"], "prompt_id": prompt_id, "query": row["query"], "prompt": text, "completion": None}
+        | {"correct": index % 3 == 0, "split": "train" if row["split"] == "train" else "test"}
+        for index, row in enumerate(good()["prompts"])
+        for prompt_id, text in (("short", "Be short."), ("steps", "Step by step."))
+    ]
+    return {"prompt_log": rows}
+
+
 def measured(kind: str, tables: Tables) -> Tables:
     """Everything the gate judges: the tables, and what is measured of them."""
     if kind == "data":
         return tables | measure_data(tables, TOKENIZER, TASK)[0]
+    if kind == "prompt_log":
+        return good_log() | measure_prompt_log(good_log()["prompt_log"])
     pairs = {"preferences": tables["preferences"]}
     return pairs | measure_preferences(tables["preferences"], tables["prompts"], TOKENIZER, TASK)[0]
 
@@ -109,6 +123,8 @@ def spoil(rows: list[Row], bad: int, expectation: str, arguments: dict[str, Any]
         case "expect_column_values_to_be_in_set":
             first = arguments["value_set"][0]
             value = not first if isinstance(first, bool) else f"not {first}"
+        case "expect_column_values_to_be_null":
+            value = "short"
         case "expect_column_values_to_match_regex":
             value = " \n"
         case "expect_column_value_lengths_to_be_between":
@@ -122,7 +138,7 @@ def subjects(kind: str, tables: Tables) -> dict[str, list[int]]:
     return {finding.subject: [row["index"] for row in finding.rows] for finding in failures(kind, tables)}
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", ["data", "preferences"])
 def test_equal_sides_are_found_in_text_and_in_tokens(kind: str) -> None:
     tables = good()
     tables["preferences"][BAD]["chosen"] = "22"

@@ -1,17 +1,36 @@
 """Prompt-OIRL: the figures by hand, the log complete or refused, and a choice that really fits the query."""
 
+import shutil
+
+import numpy as np
 import pytest
 import torch
 
 from tasks.core.errors import InputError
-from tasks.core.files import read_json, read_table, write_table
+from tasks.core.files import digest, read_json, read_table, write_table
+from tasks.core.statistics import paired_bootstrap
 from tasks.models.language import load_policy
 from tasks.models.text import encode_prompts
-from tasks.prompt_oirl.fit import Log, PromptReward, auc, figures
+from tasks.prompt_oirl.answers import Answers
+from tasks.prompt_oirl.figures import figures
+from tasks.prompt_oirl.finetune import FinetunedSelector, PromptReward
+from tasks.prompt_oirl.fit import tables
+from tasks.prompt_oirl.scores import bins, calibration, choice_rows, ece
+from tests.processes import REPO
 from tests.project import ANSWERS, INSTRUCTIONS
 
-CORRECT = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-TRAINING = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # the first prompt is the best single one
+PROMPTS = {"a": "A.", "b": "B."}
+CORRECT = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+
+
+def asked(right, calls=1):
+    """A table of so many right answers of so many calls each."""
+    right = np.asarray(right, dtype=float)
+    return Answers([f"q{row}" for row in range(len(right))], PROMPTS, right, np.full(right.shape, float(calls)))
+
+
+def judge(chances, answers, best=0):
+    return figures(np.asarray(chances, dtype=float), answers, np.full(len(answers), best), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +48,7 @@ def reward(project):
 
 def test_figures_by_hand():
     """Chosen: prompts 1, 2, 2, 2, right for three of four queries; the best single prompt is right for two."""
-    chances = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.2, 0.3], [0.1, 0.2]])
-    result = figures(chances, CORRECT, TRAINING, seed=0)
+    result = judge([[0.9, 0.1], [0.4, 0.6], [0.2, 0.3], [0.1, 0.2]], asked(CORRECT))
     assert result["success"] == 0.75
     assert result["best_prompt_success"] == 0.5
     assert result["oracle_success"] == 0.75
@@ -41,20 +59,38 @@ def test_figures_by_hand():
     assert result["auc"] == 13.5 / 16  # of 16 (right, wrong) pairs, 13 are in order and one ties
 
 
-def test_auc_counts_pairs():
-    """3 of 4 (right, wrong) pairs are in order; a tie counts half."""
-    assert auc(torch.tensor([0.9, 0.3, 0.5, 0.1]).numpy(), torch.tensor([1.0, 1.0, 0.0, 0.0]).numpy()) == 0.75
-    assert auc(torch.tensor([0.5, 0.5]).numpy(), torch.tensor([1.0, 0.0]).numpy()) == 0.5
-
-
-def test_the_best_prompt_is_chosen_on_training_queries():
-    """On the test queries the second prompt would be best; peeking is not allowed."""
-    correct = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
-    assert figures(torch.full((2, 2), 0.5), correct, TRAINING, seed=0)["best_prompt_success"] == 0.0
-
-
 def test_auc_is_absent_where_all_pairs_are_alike():
-    assert "auc" not in figures(torch.full((2, 2), 0.5), torch.ones(2, 2), TRAINING, seed=0)
+    assert "auc" not in judge(np.full((2, 2), 0.5), asked(np.ones((2, 2))))
+
+
+def test_the_interval_is_that_of_the_paired_bootstrap():
+    """One call each: weighting by calls changes nothing."""
+    chances = np.random.default_rng(0).random((50, 2))
+    answers = asked(np.random.default_rng(1).integers(0, 2, (50, 2)))
+    result = judge(chances, answers)
+    differences = answers.right[np.arange(50), chances.argmax(1)] - answers.right[:, 0]
+    assert (result["gain"], result["gain_low"], result["gain_high"]) == pytest.approx(paired_bootstrap(differences, 2000, 0))
+
+
+def test_calibration_by_hand():
+    """Two bins: three calls that promise .9 and two of which come, one that promises .3 and does not come."""
+    low, high = bins(np.array([0.9, 0.9, 0.3]), np.array([1.0, 1.0, 0.0]), np.array([1.0, 2.0, 1.0]))
+    assert (low["calls"], low["predicted"], low["right"]) == (1, pytest.approx(0.3), 0.0)
+    assert (high["calls"], high["predicted"], high["right"]) == (3, pytest.approx(0.9), pytest.approx(2 / 3))
+    assert high["right_low"] < 2 / 3 < high["right_high"]
+    assert ece([low, high]) == pytest.approx((0.3 + 3 * (0.9 - 2 / 3)) / 4)
+
+
+def test_certain_and_right_is_calibrated():
+    errors, pairs = calibration(np.array([[0.0, 1.0], [1.0, 0.0]]), asked([[0, 1], [1, 0]]))
+    assert errors == {"ece": 0.0, "choice_ece": 0.0}
+    assert [row["calls"] for row in pairs] == [2, 2]
+
+
+def test_a_call_that_was_repeated_counts_by_its_share():
+    """One query, two prompts: right in 1 of 4 calls and in 3 of 4. Chosen is the second."""
+    result = judge([[0.4, 0.6]], asked([[1, 3]], calls=4))
+    assert (result["success"], result["best_prompt_success"], result["gain"], result["accuracy"]) == (0.75, 0.25, 0.5, 0.75)
 
 
 def test_padding_changes_no_embedding(reward):
@@ -77,18 +113,77 @@ def test_every_pair_gets_its_own_score(reward):
     assert len(set(table.flatten().tolist())) == 6
 
 
-def test_the_log_is_a_table_of_queries_by_prompts(log, reward):
-    table = Log([row for row in log if row["split"] == "test"], list(INSTRUCTIONS), reward[1])
-    assert table.correct.shape == (40, 3)
-    row = next(row for row in log if row["query_id"] == table.query_ids[5] and row["prompt_id"] == "stop")
-    assert table.correct[5, 1].item() == float(row["correct"])
-    assert table.queries[5] == row["query"]
+def test_the_log_is_a_table_of_queries_by_prompts(log):
+    training, test = tables(log)
+    assert (training.rates.shape, test.rates.shape) == ((96, 3), (40, 3))
+    assert list(training.prompts.items()) == list(test.prompts.items()) == list(INSTRUCTIONS.items())
+    row = next(row for row in log if row["query"] == test.queries[5] and row["prompt_id"] == "stop")
+    assert test.rates[5, 1] == float(row["correct"])
 
 
-def test_a_log_with_a_hole_is_refused(log, reward):
+def test_a_log_with_a_hole_is_refused(log):
     hole = next(index for index, row in enumerate(log) if row["prompt_id"] == "stop")
     with pytest.raises(InputError, match=f"query {log[hole]['query_id']} has no answer under prompt stop"):
-        Log(log[:hole] + log[hole + 1 :], list(INSTRUCTIONS), reward[1])
+        tables(log[:hole] + log[hole + 1 :])
+    seldom = [row for row in log if row["split"] == "train" or row["prompt_id"] != "stop"]
+    with pytest.raises(InputError, match="has no answer under prompt stop"):
+        tables(seldom)
+
+
+def test_repeats_of_a_query_are_one_row_of_the_table(log):
+    asked = next(row for row in log if row["split"] == "test")
+    training, once = tables(log)
+    _, test = tables([*log, asked | {"correct": not asked["correct"]}])
+    assert test.queries == once.queries
+    assert test.rates[0, 0] == 0.5
+    assert (test.rates[1:] == once.rates[1:]).all()
+    ids = {row["query"]: row["query_id"] for row in log}
+    best = int(training.success.argmax())
+    [first, *_] = choice_rows(np.repeat(np.eye(3)[:1], 40, axis=0), test, best, ids)
+    assert (first["query_id"], first["right"], first["correct"]) == (asked["query_id"], 0.5, True)
+
+
+def test_a_fitted_reward_comes_back_from_disk(reward, tmp_path):
+    model, tokenizer = reward
+    fitted = FinetunedSelector(INSTRUCTIONS, model, tokenizer, 32)
+    fitted.save(tmp_path)
+    again = FinetunedSelector.load(tmp_path)
+    assert (sorted(again.prompt_ids), again.window) == (sorted(INSTRUCTIONS), 32)
+    there = dict(zip(again.prompt_ids, again.probabilities(["left ab"])[0].tolist(), strict=True))
+    assert there == pytest.approx(dict(zip(INSTRUCTIONS, fitted.probabilities(["left ab"])[0].tolist(), strict=True)))
+
+
+@pytest.mark.parametrize("learner", ["mean", "kernel", "mlp", "trees"])
+def test_learners_on_words_alone_find_the_best_prompts(project, tmp_path, learner):
+    """Go for left, Stop for right; no model is loaded, and the stage needs none."""
+    again = project.copy(tmp_path / "project")
+    shutil.rmtree(again.folder / "models")
+    again.set("prompt_oirl", encoder="tfidf.yaml", learner=learner)
+    (again.folder / "tfidf.yaml").write_text((REPO / "data/encoders/tfidf.yaml").read_text())
+    done = again.run("prompt_oirl")
+    assert (done.code, done.stderr) == (0, "")
+    metrics = read_json(again.folder / "reports/prompt_oirl/metrics.json")
+    assert metrics["gain_low"] > 0
+    assert metrics["success"] > 0.8
+    assert again.client().get_registered_model("prompt_oirl").aliases.keys() == {"newest", "champion"}
+
+
+def test_an_encoder_outside_the_repository_is_pinned(project, tmp_path):
+    again = project.copy(tmp_path / "project")
+    (again.folder / "encoder.yaml").write_text("encoder: {source: models/sft, revision: null, layers: 1}\n")
+    again.set("prompt_oirl", encoder="encoder.yaml", learner="kernel")
+    done = again.run("prompt_oirl")
+    pin = digest(again.folder / "models/sft")
+    assert (
+        f"encoder.yaml: encoder.source: the folder models/sft is not pinned; if it is the right one, write `revision: {pin}`"
+        in done.stderr
+    )
+    (again.folder / "encoder.yaml").write_text(f"encoder: {{source: models/sft, revision: {pin}, layers: 1}}\n")
+    done = again.run("prompt_oirl")
+    assert (done.code, done.stderr) == (0, "")
+    (again.folder / "encoder.yaml").write_text("encoder: {source: null, revision: null, layers: null}\n")
+    again.set("prompt_oirl", learner="finetune")
+    assert "encoder.yaml names no model to fine-tune; set `prompt_oirl.learner` to mean," in again.run("prompt_oirl").stderr
 
 
 def test_the_log_asks_every_query_once_under_every_prompt(project, log):
@@ -133,6 +228,24 @@ def test_a_log_of_one_split_only(project, tmp_path, split):
     done = again.run("prompt_oirl")
     assert done.code == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_query_beyond_the_window_is_refused(project, tmp_path):
+    again = project.copy(tmp_path / "project")
+    path = again.folder / "data/prompt_log.parquet"
+    rows = read_table(path)
+    longest = {"query": "left " * 40}
+    write_table(path, [row | longest if row["query_id"] == rows[0]["query_id"] else row for row in rows])
+    done = again.run("prompt_oirl")
+    assert done.code == 1
+    (line,) = done.stderr.splitlines()
+    assert f"query {rows[0]['query_id']} is " in line
+    assert (
+        "tokens, the encoder reads 32; leave it out, or bring an encoder that reads more (base_model.max_position_embeddings)"
+        in line
+    )
+    assert not (again.folder / "runs/prompt_oirl.json").exists()
+    assert again.runs("prompt_oirl")[0].info.status == "FAILED"
 
 
 def test_queries_without_answers_leave_nothing_to_learn(project, tmp_path):

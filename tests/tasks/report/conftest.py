@@ -24,7 +24,7 @@ RIGHT = {  # of prompts 0 to 5
 
 
 class Run:
-    """A folder of recorded files. Change `metrics`, `completions`, `prompts` or `choices`, then write(), then page()."""
+    """A folder of recorded files. Change `metrics`, `completions`, `prompts`, `choices`, `curve`, then write(), then page()."""
 
     def __init__(self, folder: Path, seeds: list[int], win_rates: dict[str, tuple[float, float]]):
         self.folder, self.seeds, self.algorithms = folder, seeds, list(win_rates)
@@ -38,6 +38,7 @@ class Run:
             "prompt_oirl": {
                 "success": 0.7654, "best_prompt_success": 0.6321, "oracle_success": 0.9012, "random_success": 0.4567,
                 "gain": 0.1333, "gain_low": 0.1011, "gain_high": 0.1655, "accuracy": 0.7788, "auc": 0.8899,
+                "precision": 0.7123, "log_loss": 0.5321, "ece": 0.0432, "choice_ece": 0.0567, "contaminated": 0.0,
             },
             "policy": {
                 name: {str(seed): figures(10 * i + seed + 1, win_rates[name]) for seed in seeds}
@@ -61,9 +62,17 @@ class Run:
             {
                 "query_id": f"q{i}", "query": f"question {i}", "prompt_id": choices[i % 4][0],
                 "probability": round(0.3 + i / 40, 4), "correct": choices[i % 4][1], "right_prompts": choices[i % 4][2],
+                "right": float(choices[i % 4][1]), "best_right": float("steps" in choices[i % 4][2]),
             }
             for i in range(24)
         ]  # fmt: skip
+        self.calibration: list[Row] = [
+            {"predicted": 0.1 * i + 0.05, "right": 0.09 * i, "right_low": 0.08 * i, "right_high": 0.1 * i, "calls": 3 * i + 1}
+            for i in range(10)
+        ]
+        self.curve: list[Row] = [
+            {"num_prompts": k, "success": 0.5 + k / 20, "best_prompt_success": 0.5 + k / 40} for k in (1, 2, 3)
+        ]
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
         self.histories = {
             "base_model": [{"step": 10 * i, "loss/nll": 6 / (i + 1)} for i in range(STEPS)],
@@ -75,15 +84,20 @@ class Run:
     def write(self) -> "Run":
         reports = self.folder / "reports"
         matrix = {"algorithms": self.algorithms, "seeds": self.seeds}
-        write_params(self.folder, {"runtime": {"seed": 0, "threads": 1, "device": "cpu"}, "policy": matrix, "report": {}})
+        write_params(
+            self.folder,
+            {"runtime": {"seed": 0, "threads": 1, "device": "cpu"}, "policy": matrix, "report": {}, "report_prompts": {}},
+        )
         write_json(reports / "metrics.json", self.metrics)
         for name, history in self.histories.items():
             (reports / name).mkdir(parents=True, exist_ok=True)
             if history:
                 write_json(reports / name / "history.json", history)
         write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
-        write_table(reports / "prompt_oirl/prompts.parquet", self.prompts)
-        write_table(reports / "prompt_oirl/choices.parquet", self.choices)
+        write_json(reports / "prompt_oirl/metrics.json", self.metrics["prompt_oirl"])
+        for name in ("prompts", "choices", "calibration", "curve"):
+            if rows := getattr(self, name):
+                write_table(reports / f"prompt_oirl/{name}.parquet", rows)
         write_table(reports / "evaluate/completions.parquet", self.completions)
         for name, verdict in self.verdicts.items():
             write_json(reports / name / "verdict.json", verdict)
@@ -102,7 +116,7 @@ class Run:
             return page(recorded, draw(recorded))
 
 
-GATES = ("validate_data", "validate_preferences")
+GATES = ("validate_data", "validate_preferences", "validate_prompt_log")
 BETTER, UNCLEAR, WORSE = (0.5211, 0.5811), (0.4711, 0.5311), (0.4111, 0.4711)
 
 

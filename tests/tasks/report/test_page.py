@@ -12,7 +12,7 @@ from tasks.report.drawing import house_style
 from tasks.report.figures import draw
 from tasks.report.recorded import Policy
 from tasks.report.template import LEAK
-from tasks.report.wording import verdict
+from tasks.report.verdicts import verdict
 from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Run, expectations, figures, history_of
 
 MakeRun = Callable[..., Run]
@@ -20,6 +20,7 @@ POLICY_KEYS = [
     "accuracy", "accuracy_low", "accuracy_high", "sampled_accuracy", "win_rate", "win_rate_low", "win_rate_high",
     "kl", "kl_low", "kl_high", "score", "length", "eos_rate", "distinct_bigrams",
 ]  # fmt: skip
+HIDDEN = {"score_mean", "score_std", "contaminated"}
 READ_AS = {"kl": "{:.2f}", "score": "{:+.2f}", "length": "{:.1f}"}  # the others are percentages
 
 
@@ -82,7 +83,7 @@ def test_other_sections_show_every_recorded_figure(make_run: MakeRun) -> None:
     run = make_run().write()
     values = {value for value, _ in Reader(run.page()).values}
     for section in ("reward_model", "prompt_oirl"):
-        recorded = {key: value for key, value in run.metrics[section].items() if key not in ("score_mean", "score_std")}
+        recorded = {key: value for key, value in run.metrics[section].items() if key not in HIDDEN}
         assert set(recorded.values()) <= values
     assert 139584.0 in values
     assert {row[key] for row in run.prompts for key in ("train_success", "test_success")} <= values
@@ -92,6 +93,11 @@ def test_prompts_and_who_is_right_are_counted(make_run: MakeRun) -> None:
     html = make_run().write().page()
     prompts = rows_of(html, "The candidate prompts")
     assert [prompts[name]["values"][-1][0] for name in ("short", "steps")] == [12, 12]
+    assert [prompts[name]["values"][-3][0] for name in ("short", "steps")] == [0.5, 0.5]  # right where chosen
+    assert [prompts[name]["values"][-2][0] for name in ("short", "steps")] == [0.5, 0.5]  # best single there
+    assert html.index("Chosen prompt right, best single prompt wrong: 6 of 24") < html.index(
+        "Chosen prompt wrong, best single prompt right: 6 of 24"
+    )
     counted = rows_of(html, "Prompts by who is right")
     for name in ("ppo", "grpo", "dpo"):
         pairs = list(zip(RIGHT["sft"], RIGHT[name], strict=True))
@@ -157,7 +163,7 @@ def test_absent_answers_are_dashes(make_run: MakeRun) -> None:
             del found[key]
     for row in run.completions:
         row["correct"] = None
-    run.metrics["prompt_oirl"] = {}
+    run.metrics["prompt_oirl"], run.prompts, run.choices, run.calibration, run.curve = {}, [], [], [], []
     del run.metrics["reward_model"]["gold_correlation"], run.metrics["reward_model"]["accuracy_ceiling"]
     html = run.write().page()
     rows = rows_of(html, "The SFT model and each policy")
@@ -183,7 +189,7 @@ def test_contamination_marks_every_table_and_chart(make_run: MakeRun, who: str) 
     assert html.index("Contaminated: test prompts were found") < html.index('class="verdict"')
     figures_of_models = html[: html.index('<section id="validation">')]
     assert figures_of_models.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") > 15
-    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 4
+    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 5
     if who != "metrics":
         assert "<code>overlap_corpus.same</code>: 7 of 900, it overlaps (&#x27;seen &lt;b&gt;before&lt;/b&gt;&#x27;)" in html
 

@@ -1,0 +1,123 @@
+"""r̂ with an encoder of its own, fine-tuned along: for models too small to have an embedding worth freezing.
+
+    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), share of right answers)
+
+h(text): mean and last hidden state of the base model. Query and prompt are encoded apart, so one pass over the queries scores
+every prompt. Metric, by step: loss/cross_entropy of a (query, prompt) pair, in nats.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.core import seeds
+from tasks.core.files import read_json, write_json
+from tasks.core.stage import Stage
+from tasks.models.batch import pad
+from tasks.models.language import load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.text import encode_prompts
+from tasks.models.tokenizer import load_tokenizer
+from tasks.prompt_oirl.answers import Answers
+
+
+class PromptReward(nn.Module):
+    """r̂ for all pairs of some queries and some prompts."""
+
+    def __init__(self, encoder: nn.Module, encoder_size: int, hidden_size: int, pad_id: int):
+        super().__init__()
+        self.encoder, self.pad_id = encoder, pad_id
+        self.query_layer = nn.Linear(2 * encoder_size, hidden_size)
+        self.prompt_layer = nn.Linear(2 * encoder_size, hidden_size)
+        self.output = nn.Linear(hidden_size, 1)
+
+    def forward(self, queries: Sequence[list[int]], prompts: Sequence[list[int]]) -> Tensor:
+        """Logits of "this prompt gets this query right": (queries, prompts)."""
+        together = self.query_layer(self.embed(queries))[:, None] + self.prompt_layer(self.embed(prompts))[None]
+        return self.output(F.silu(together)).squeeze(-1)
+
+    def embed(self, texts: Sequence[list[int]]) -> Tensor:
+        """Mean and last hidden state: (texts, 2 · encoder_size)."""
+        ids, mask = (tensor.to(self.output.weight.device) for tensor in pad(texts, self.pad_id, left=False))
+        states = self.encoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        lengths = mask.sum(1)
+        mean = (states * mask[..., None]).sum(1) / lengths[:, None]
+        return torch.cat([mean, states[torch.arange(len(texts), device=ids.device), lengths - 1]], dim=1)
+
+
+class FinetunedSelector:
+    """A fitted r̂ with its candidate prompts: what tasks/prompt_oirl/selector.py is for fixed features."""
+
+    def __init__(self, prompts: dict[str, str], reward: PromptReward, tokenizer: Any, window: int):
+        self.prompts, self.reward, self.tokenizer, self.window = prompts, reward, tokenizer, window
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        return list(self.prompts)
+
+    def tokens(self, queries: Sequence[str]) -> list[list[int]]:
+        return encode_prompts(self.tokenizer, list(queries))
+
+    @torch.no_grad()
+    def probabilities(self, queries: Sequence[str]) -> NDArray[np.floating[Any]]:
+        """(queries, prompts), in the order of `prompt_ids`."""
+        tokens, prompts = self.tokens(queries), self.tokens(list(self.prompts.values()))
+        pieces = [self.reward(tokens[i : i + 128], prompts) for i in range(0, len(tokens), 128)]
+        return np.asarray(torch.sigmoid(torch.cat(pieces)).cpu().numpy())
+
+    def save(self, folder: Path) -> None:
+        """The encoder as a Hugging Face folder, the head as safetensors, the candidate prompts as JSON."""
+        from safetensors.torch import save_file
+
+        save_model(self.reward.encoder, self.tokenizer, folder / "encoder")
+        head = {name: tensor for name, tensor in self.reward.state_dict().items() if not name.startswith("encoder.")}
+        save_file(head, folder / "head.safetensors")
+        write_json(folder / "prompts.json", self.prompts)
+
+    @classmethod
+    def load(cls, folder: Path) -> "FinetunedSelector":
+        from safetensors.torch import load_file
+        from transformers import AutoModel
+
+        encoder = AutoModel.from_pretrained(folder / "encoder", use_safetensors=True, trust_remote_code=False, dtype="float32")
+        tokenizer, head = load_tokenizer(folder / "encoder"), load_file(folder / "head.safetensors")
+        reward = PromptReward(encoder, encoder.config.hidden_size, head["output.weight"].shape[1], tokenizer.pad_token_id)
+        reward.load_state_dict(head, strict=False)
+        return cls(read_json(folder / "prompts.json"), reward.eval(), tokenizer, encoder.config.max_position_embeddings)
+
+
+def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage) -> FinetunedSelector:
+    """Untrained: the encoder as it is in the model folder, a random head."""
+    base, tokenizer = load_policy(folder, stage.device)
+    with torch.random.fork_rng():
+        torch.manual_seed(seeds.derive(stage.seed, "weights"))
+        reward = PromptReward(base.base_model, base.config.hidden_size, hidden_size, tokenizer.pad_token_id)
+    return FinetunedSelector(prompts, reward.to(stage.device), tokenizer, base.config.max_position_embeddings)
+
+
+def finetune(
+    selector: FinetunedSelector, answers: Answers, stage: Stage, num_steps: int, batch_size: int, learning_rate: float
+) -> None:
+    """batch_size: queries, each with every prompt."""
+    reward, tokens, prompts = (
+        selector.reward,
+        selector.tokens(answers.queries),
+        selector.tokens(list(selector.prompts.values())),
+    )
+    correct = torch.tensor(answers.rates, dtype=torch.float32)
+    optimizer = adamw(list(reward.parameters()), learning_rate)
+    stage.resume(reward=reward, optimizer=optimizer)
+    order = seeds.batches(len(tokens), batch_size, stage.seed, stage.start, [len(ids) for ids in tokens])
+    for step in stage.steps(num_steps):
+        picked = next(order)
+        logits = reward([tokens[i] for i in picked], prompts)
+        loss = F.binary_cross_entropy_with_logits(logits, correct[picked].to(stage.device))
+        loss.backward()
+        optimizer_step(optimizer, warmup_cosine(step, num_steps, learning_rate))
+        stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)

@@ -1,0 +1,141 @@
+"""Learners of r̂ on fixed features: the chance that a seen prompt gets a query right. Each is fit(...) -> arrays, predict(...).
+
+kernel   Ridge regression on rates with k(x, z) = exp(-GAMMA |x - z|), the Laplace kernel: smooth at a distance and sharp enough
+         close by to remember a story that differs in its numbers only. With μ_j the mean of prompt j,
+
+             r̂_j(x) = μ_j + d(x) + δ_j(x),   Σ_j δ_j = 0,   both by (K + diag(ν / calls)) α = target
+
+         d is how easy the query is, δ_j what prompt j adds. A single call is noisy and prompts differ little, so ν is larger
+         for δ: what one cannot know is shrunk to zero, and the choice falls back to the best prompt on average.
+mlp      One hidden layer on the features, all prompts at once, cross-entropy weighted by calls, dropout, a few seeds.
+mean     The mean of the two. What is asked for by default.
+trees    Boosted trees on the features of query and prompt together, as the paper has it.
+
+All but `trees` score prompts they have seen; tasks/prompt_oirl/selector.py says how they speak about unseen ones.
+Arrays are float32 or int32, so a learner is stored as a plain .npz.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.core import seeds
+from tasks.prompt_oirl.answers import Answers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = NDArray[np.floating[Any]]
+State = dict[str, NDArray[Any]]
+
+GAMMA = 1.5
+AXES = 256  # of the features, kept for the kernel: distances hardly change, and scoring is four times cheaper
+LANDMARKS = 10000  # more training queries than this, and the kernel sees a fixed random choice
+NOISE = {"ease": 1.0, "difference": 8.0}  # ν, in calls
+
+HIDDEN_SIZE = 64
+STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, ENSEMBLE = 600, 128, 6.0e-3, 1.0e-2, 2
+
+
+def fit_kernel(features: Array, answers: Answers, seed: int) -> State:
+    from scipy.linalg import cho_factor, cho_solve
+
+    kept = np.sort(np.random.default_rng(seeds.derive(seed, "landmarks")).permutation(len(answers))[:LANDMARKS])
+    answers, features = answers.of_rows(kept), features[kept]
+    centre = features.mean(axis=0)
+    axes = np.linalg.eigh(np.cov(features - centre, rowvar=False))[1][:, ::-1][:, :AXES].astype(np.float32)
+    points = (features - centre) @ axes
+    kernel = laplace(points, points)
+    residuals = answers.rates - answers.success
+    ease = residuals.mean(axis=1, keepdims=True)
+    weights = np.zeros(residuals.shape)
+    for target, noise in ((ease, NOISE["ease"]), (residuals - ease, NOISE["difference"])):
+        ridge = kernel.copy()
+        ridge[np.diag_indices_from(ridge)] += (noise / answers.passes).astype(np.float32)
+        weights += cho_solve(cho_factor(ridge, overwrite_a=True), target.astype(np.float32))
+    return {
+        "kernel.centre": centre,
+        "kernel.axes": axes,
+        "kernel.points": points,
+        "kernel.weights": weights.astype(np.float32),
+        "kernel.means": answers.success.astype(np.float32),
+    }
+
+
+def predict_kernel(state: State, features: Array) -> Array:
+    points = (features - state["kernel.centre"]) @ state["kernel.axes"]
+    pieces = [points[i : i + 512] for i in range(0, len(points), 512)]
+    rates = [laplace(piece, state["kernel.points"]) @ state["kernel.weights"] + state["kernel.means"] for piece in pieces]
+    return np.concatenate(rates)
+
+
+def laplace(left: Array, right: Array) -> Array:
+    """exp(-GAMMA |x - z|) of all pairs, float32."""
+    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
+    return np.asarray(np.exp(-GAMMA * np.sqrt(np.maximum(squares, 0))), dtype=np.float32)
+
+
+def fit_mlp(features: Array, answers: Answers, seed: int) -> State:
+    """Trained by AdamW with a learning rate that falls to zero; the output starts at the mean of each prompt."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    scale = 1 / features.std(axis=0).mean()
+    inputs = torch.tensor(features * scale, dtype=torch.float32)
+    rates, calls = (torch.tensor(table, dtype=torch.float32) for table in (answers.rates, answers.calls / answers.calls.mean()))
+    state: State = {"mlp.scale": np.array([scale], dtype=np.float32)}
+    for member in range(ENSEMBLE):
+        with torch.random.fork_rng():
+            torch.manual_seed(seeds.derive(seed, "mlp", member))
+            hidden, output = nn.Linear(features.shape[1], HIDDEN_SIZE), nn.Linear(HIDDEN_SIZE, rates.shape[1])
+            network = nn.ModuleDict({"hidden": hidden, "output": output})
+            output.bias.data = torch.logit(torch.tensor(answers.success, dtype=torch.float32).clamp(0.01, 0.99))
+            optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+            coins = np.random.default_rng(seeds.derive(seed, "dropout", member))
+            order = seeds.batches(len(answers), min(BATCH_SIZE, len(answers)), seeds.derive(seed, "mlp", member))
+            for step in range(STEPS):
+                optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / STEPS)
+                picked = next(order)
+                states = F.silu(hidden(halve(inputs[picked], coins)))
+                loss = F.binary_cross_entropy_with_logits(output(halve(states, coins)), rates[picked], weight=calls[picked])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        state |= {f"mlp.{member}.{name}": tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    return state
+
+
+def halve(states: "Tensor", coins: np.random.Generator) -> "Tensor":
+    """Dropout of a half, one random bit per number: torch draws a float for each, which costs more than the training."""
+    import torch
+
+    bits = np.unpackbits(np.frombuffer(coins.bytes(states.numel() // 8 + 1), dtype=np.uint8))[: states.numel()]
+    return states * torch.from_numpy(bits.reshape(states.shape) * np.float32(2))
+
+
+def predict_mlp(state: State, features: Array) -> Array:
+    chances = np.zeros(1)
+    for member in range(ENSEMBLE):
+        hidden = features * state["mlp.scale"] @ state[f"mlp.{member}.hidden.weight"].T + state[f"mlp.{member}.hidden.bias"]
+        logits = hidden * sigmoid(hidden) @ state[f"mlp.{member}.output.weight"].T + state[f"mlp.{member}.output.bias"]
+        chances = chances + sigmoid(logits) / ENSEMBLE
+    return chances
+
+
+def fit_mean(features: Array, answers: Answers, seed: int) -> State:
+    return fit_kernel(features, answers, seed) | fit_mlp(features, answers, seed)
+
+
+def predict_mean(state: State, features: Array) -> Array:
+    return (predict_kernel(state, features) + predict_mlp(state, features)) / 2
+
+
+def sigmoid(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
+
+
+FIT: dict[str, Callable[[Array, Answers, int], State]] = {"kernel": fit_kernel, "mlp": fit_mlp, "mean": fit_mean}
+PREDICT: dict[str, Callable[[State, Array], Array]] = {"kernel": predict_kernel, "mlp": predict_mlp, "mean": predict_mean}

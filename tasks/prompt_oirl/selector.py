@@ -1,0 +1,135 @@
+"""r̂ on fixed features, fitted, on disk and in use: queries in, the chance that each prompt gets them right out.
+
+    selector = fit(answers, model, "mean", seed)
+    chances = selector.probabilities(["How many apples ...?"])      # (queries, prompts)
+    selector.prompt_ids[chances[0].argmax()]                        # the prompt to ask with
+
+Calibration (Platt 1999): σ(a · logit r̂ + b), a and b fitted on a fifth of the queries that a first r̂ has not seen.
+
+A prompt the log has never seen is scored by those it resembles (`trees` score it directly, as in the paper):
+
+    r̂(x, p) = Σ_j w_j r̂_j(x),   w = softmax(cos(e(p), e(p_j)) / TEMPERATURE)
+
+Nothing in the folder is run: weights are arrays, the encoder is a Hugging Face folder, the rest JSON.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.core import seeds
+from tasks.core.files import read_json, write_json
+from tasks.prompt_oirl.answers import Answers, Array, folds
+from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
+from tasks.prompt_oirl.learners import FIT, PREDICT, State, sigmoid
+from tasks.prompt_oirl.trees import fit_trees, predict_trees
+
+TEMPERATURE = 0.1
+FLOOR = 0.005  # no chance is called nearer to 0 or 1
+
+
+@dataclass
+class Selector:
+    prompts: dict[str, str]  # prompt_id -> text
+    encoder: Encoder
+    learner: str
+    weights: State
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        return list(self.prompts)
+
+    def probabilities(self, queries: Sequence[str], prompts: dict[str, str] | None = None) -> Array:
+        """(queries, prompts), in the order of `prompt_ids`, or of other prompts by their texts."""
+        features = self.encoder.encode(queries)
+        chances = _chances(self.learner, self.weights, features, self.encoder, prompts or self.prompts)
+        if prompts is not None and self.learner != "trees":
+            chances = chances @ similarity(self.encoder.model, list(prompts.values()), list(self.prompts.values())).T
+        slope, shift = self.weights["calibration"]
+        return np.clip(sigmoid(slope * logit(chances) + shift), FLOOR, 1 - FLOOR)
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "prompts.json", self.prompts)
+        write_json(folder / "selector.json", {"learner": self.learner, "has_encoder": self.encoder.model is not None})
+        np.savez(folder / "weights.npz", **self.weights)  # type: ignore[arg-type]
+        np.savez(folder / "features.npz", **self.encoder.state)  # type: ignore[arg-type]
+        if self.encoder.model:
+            self.encoder.model.save(folder / "encoder")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Selector":
+        says = read_json(folder / "selector.json")
+        model = HiddenStates(folder / "encoder") if says["has_encoder"] else None
+        encoder = Encoder(model, _arrays(folder / "features.npz"))
+        return cls(read_json(folder / "prompts.json"), encoder, says["learner"], _arrays(folder / "weights.npz"))
+
+
+def fit(answers: Answers, model: HiddenStates | None, learner: str, seed: int) -> Selector:
+    """Of a table with no holes. learner: kernel, mlp, mean or trees. model: None for TF-IDF and surface features alone."""
+    encoder = Encoder.fit(model, answers.queries)
+    features = encoder.encode(answers.queries)
+    weights = _fit(learner, features, answers, encoder, seed)
+    if learner == "trees":  # as published
+        return Selector(answers.prompts, encoder, learner, weights | {"calibration": np.array([1.0, 0.0])})
+    held_back = folds(answers.queries, 5, seeds.derive(seed, "calibration")) == 0
+    first, rest = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    trial = _fit(learner, features[first], answers.of_rows(first), encoder, seed)
+    chances = _chances(learner, trial, features[rest], encoder, answers.prompts)
+    weights["calibration"] = platt(chances, answers.of_rows(rest))
+    return Selector(answers.prompts, encoder, learner, weights)
+
+
+def platt(chances: Array, answers: Answers) -> Array:
+    """(slope, shift) of least cross-entropy, by Newton's method."""
+    scores, right, calls = logit(chances).ravel(), answers.right.ravel(), answers.calls.ravel()
+    inputs, found = np.stack([scores, np.ones_like(scores)]), np.array([1.0, 0.0])
+    for _ in range(25):
+        means = sigmoid(found @ inputs)
+        gradient = inputs @ (calls * means - right) + 1e-3 * (found - [1, 0])
+        hessian = (inputs * calls * means * (1 - means)) @ inputs.T + 1e-3 * np.eye(2)
+        found = found - np.linalg.solve(hessian, gradient)
+    return np.asarray(found)
+
+
+def similarity(model: HiddenStates | None, prompts: Sequence[str], seen: Sequence[str]) -> Array:
+    """w: (prompts, seen), rows sum to 1."""
+    new, old = embed_prompts(model, prompts), embed_prompts(model, seen)
+    scores = new @ old.T / TEMPERATURE
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def embed_prompts(model: HiddenStates | None, prompts: Sequence[str]) -> Array:
+    """Unit vectors: mean hidden states, or counts of character n-grams where there is no model."""
+    if model is None:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        counter = HashingVectorizer(n_features=4096, analyzer="char_wb", ngram_range=(2, 4), alternate_sign=False)
+        return np.asarray(counter.transform(prompts).toarray())
+    vectors = cached(model, prompts)[:, 0]
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def logit(chances: Array) -> Array:
+    clipped = np.clip(chances, FLOOR, 1 - FLOOR)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def _fit(learner: str, features: Array, answers: Answers, encoder: Encoder, seed: int) -> State:
+    if learner == "trees":
+        return fit_trees(features, embed_prompts(encoder.model, list(answers.prompts.values())), answers, seed)
+    return FIT[learner](features, answers, seed)
+
+
+def _chances(learner: str, weights: State, features: Array, encoder: Encoder, prompts: dict[str, str]) -> Array:
+    if learner == "trees":
+        return predict_trees(weights, features, embed_prompts(encoder.model, list(prompts.values())))
+    return PREDICT[learner](weights, features)
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}

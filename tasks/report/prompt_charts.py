@@ -1,0 +1,134 @@
+"""The charts of Prompt-OIRL: what choosing is worth, whether its chances can be believed, and how it was fitted."""
+
+from collections.abc import Iterator, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tasks.core.files import Row
+from tasks.core.statistics import wilson
+from tasks.report.drawing import (
+    FAINT,
+    INK,
+    PAPER,
+    PLOT,
+    SERIES,
+    SOFT,
+    Line,
+    chart,
+    end_labels,
+    over_steps,
+    percent,
+    series,
+)
+from tasks.report.recorded_prompts import PromptOirl
+
+BLUE = SERIES[0]
+FINE_DASHES = (0, (2, 2))
+BINS = 8
+
+
+def charts(recorded: PromptOirl) -> dict[str, Figure | None]:
+    if not recorded.choices:
+        return {}
+    loss = series(recorded.history, "loss/cross_entropy")
+    return {
+        "prompts_success": success_chart(recorded),
+        "prompts_reliability": reliability_chart(recorded.calibration),
+        "prompts_calibration": calibration_chart(recorded.choices),
+        "prompts_curve": curve_chart(recorded.curve),
+        "prompts_loss": over_steps("Fit: cross-entropy, nats", [Line("", loss)]),
+    }
+
+
+def success_chart(recorded: PromptOirl) -> Figure:
+    """Each way to choose a prompt as one dot; the interval of the gain stands around Prompt-OIRL."""
+    figures = recorded.figures
+    best = figures["best_prompt_success"]
+    rows = [
+        ("oracle", figures["oracle_success"], SOFT),
+        ("Prompt-OIRL", figures["success"], BLUE),
+        ("best single", best, INK),
+        ("random", figures["random_success"], SOFT),
+    ]
+    figure, axes = chart("Success on the test queries", "")
+    axes.set_position((0.03, PLOT[1], 0.6, PLOT[3]))  # its labels are long
+    axes.grid(False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-1.6, 3.6)
+    axes.axvline(best, color=FAINT, linewidth=0.8)
+    axes.plot([best + figures["gain_low"], best + figures["gain_high"]], [2, 2], color=BLUE, linewidth=2.5, alpha=0.4)
+    for height, (label, value, colour) in zip((3, 2, 1, 0), rows, strict=True):
+        axes.plot([value], [height], "o", color=colour, markersize=6)
+        axes.text(1.03, height, f"{100 * value:.1f} %  {label}", va="center", color=colour)
+    axes.plot([row["test_success"] for row in recorded.prompts], [-1] * len(recorded.prompts), "|", color=SOFT, markersize=9)
+    axes.text(1.03, -1, "each prompt", va="center", color=SOFT)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    return figure
+
+
+def reliability_chart(calibration: Sequence[Row]) -> Figure | None:
+    """What was announced against what came, over every pair: the bins of which the ECE is the mean distance."""
+    if not calibration:
+        return None
+    figure, axes = _against_the_diagonal("Chance of a pair to be right")
+    most = max(row["calls"] for row in calibration)
+    for row in calibration:
+        _dot(axes, row["predicted"], (row["right"], row["right_low"], row["right_high"]), 3 + 5 * (row["calls"] / most) ** 0.5)
+    axes.set_xlim(-2, 102)
+    return figure
+
+
+def calibration_chart(choices: Sequence[Row]) -> Figure:
+    """How many choices were right among those it was about equally sure of; 95 % Wilson intervals."""
+    figure, axes = _against_the_diagonal("Chance of the choice to be right")
+    for chosen in bins(choices):
+        right = wilson(sum(row["right"] for row in chosen), len(chosen))
+        _dot(axes, sum(row["probability"] for row in chosen) / len(chosen), right, 6)
+    axes.set_xlim(100 * min(row["probability"] for row in choices) - 2, 102)
+    return figure
+
+
+def bins(choices: Sequence[Row]) -> Iterator[list[Row]]:
+    """Equally many choices each, by probability."""
+    ordered = sorted(choices, key=lambda row: row["probability"])
+    size = -(-len(ordered) // BINS)
+    for begin in range(0, len(ordered), size):
+        yield ordered[begin : begin + size]
+
+
+def curve_chart(curve: Sequence[Row]) -> Figure | None:
+    """Success over the number of prompts there are to learn from, where that was measured."""
+    if not curve:
+        return None
+    figure, axes = chart("Success with K prompts", "K")
+    numbers = [row["num_prompts"] for row in curve]
+    labels = []
+    for key, label, colour in (("best_prompt_success", "best single", INK), ("success", "Prompt-OIRL", BLUE)):
+        values = [row[key] for row in curve]
+        axes.plot(numbers, values, "o-", color=colour, markersize=4)
+        labels.append((values[-1], label, colour))
+        if f"{key}_low" in curve[0]:
+            low, high = ([row[f"{key}_{side}"] for row in curve] for side in ("low", "high"))
+            axes.fill_between(numbers, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xticks(numbers)
+    percent(axes)
+    end_labels(axes, labels)
+    return figure
+
+
+def _against_the_diagonal(title: str) -> tuple[Figure, Axes]:
+    figure, axes = chart(title, "predicted, %")
+    axes.plot([0, 100], [0, 1], color=SOFT, linewidth=0.8, linestyle=FINE_DASHES)
+    percent(axes)
+    axes.set_ylim(0, 1.03)
+    end_labels(axes, [(1.0, "calibrated", SOFT)])
+    return figure, axes
+
+
+def _dot(axes: Axes, predicted: float, right: tuple[float, float, float], size: float) -> None:
+    share, low, high = right
+    axes.plot([100 * predicted] * 2, [low, high], color=BLUE, alpha=0.4, linewidth=2)
+    axes.plot([100 * predicted], [share], "o", color=BLUE, markeredgecolor=PAPER, markersize=size)

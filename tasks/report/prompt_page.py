@@ -1,0 +1,42 @@
+"""The report on Prompt-OIRL alone: one self-contained page about a log, its gate and the choices, without the rest of a run.
+
+For an imported log there is no need to train anything else. From recorded files only, like the whole report.
+"""
+
+from html import escape
+
+from tasks.core.config import Config
+from tasks.core.run import run
+from tasks.core.stage import Stage
+from tasks.report import gates, prompt_charts, prompts
+from tasks.report.drawing import house_style
+from tasks.report.recorded_prompts import PromptOirl, read_prompt_oirl
+from tasks.report.template import PROMPTS_BANNER, fill, marked
+from tasks.report.wording import prompt_summary, prompt_verdict
+
+
+class ReportPromptsConfig(Config):
+    """params.yaml: report_prompts. Nothing to choose so far."""
+
+    namespace = "report_prompts"
+
+
+def report(config: ReportPromptsConfig, stage: Stage) -> None:
+    recorded = read_prompt_oirl(stage)
+    with house_style():
+        stage.out("reports/prompts.html").write_text(page(recorded), encoding="utf-8")
+
+
+def page(recorded: PromptOirl) -> str:
+    drawn = {name: figure for name, figure in prompt_charts.charts(recorded).items() if figure}
+    content = prompts.section(recorded, drawn)
+    parts = {
+        "prompts": ("Prompt-OIRL", marked(content) if recorded.contaminated else content),
+        "validation": ("Data validation", gates.gate("validate_prompt_log", recorded.verdict)),
+    }
+    banner = PROMPTS_BANNER if recorded.contaminated else ""
+    return fill(banner, escape(prompt_verdict(recorded)), prompt_summary(recorded), parts)
+
+
+if __name__ == "__main__":
+    run(ReportPromptsConfig, report)

@@ -1,0 +1,226 @@
+"""The fitted model as anyone would use it: chosen in Python, loaded from the registry, asked over HTTP, all the same answer."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.core.errors import InputError
+from tasks.core.files import read_json
+from tasks.prompt_oirl.choose import choose
+from tests.processes import ENVIRONMENT, REPO
+from tests.project import INSTRUCTIONS
+
+PROMPTS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
+CHANCES = {"left": [0.9, 0.2, 0.5], "right": [0.1, 0.8, 0.5]}
+QUERIES = ["left ab", "right ba"]
+
+
+def selector(prompts: dict[str, str] = PROMPTS) -> Any:
+    return SimpleNamespace(
+        prompts=prompts, probabilities=lambda queries: np.array([CHANCES[query.split()[0]] for query in queries])
+    )
+
+
+def test_the_likeliest_prompt_and_its_alternatives() -> None:
+    [left, right] = choose(selector(), QUERIES, list(PROMPTS))
+    assert left == {
+        "prompt_id": "go", "prompt": "Go.", "probability": 0.9,
+        "alternatives": [{"prompt_id": "ask", "probability": 0.5}, {"prompt_id": "stop", "probability": 0.2}],
+    }  # fmt: skip
+    assert (right["prompt_id"], right["probability"]) == ("stop", 0.8)
+
+
+def test_only_candidates_are_chosen() -> None:
+    [left] = choose(selector(), ["left ab"], ["stop", "ask", "stop"])
+    assert left["prompt_id"] == "ask"
+    assert left["alternatives"] == [{"prompt_id": "stop", "probability": 0.2}]
+    assert choose(selector(), ["left ab"], ["stop"])[0]["alternatives"] == []
+    assert choose(selector(), [], ["stop"]) == []
+
+
+@pytest.mark.parametrize(("queries", "candidates", "says"), [
+    (QUERIES, [], "`candidates` is empty; name at least one of go, stop, ask, or leave it out"),
+    (QUERIES, ["go", "stpo"], "prompt 'stpo' is not known; did you mean stop?"),
+    (QUERIES, ["?"], "prompt '?' is not known; there are go, stop, ask"),
+    (["left ab", " "], ["go"], "query 1 is blank"),
+    ([None], ["go"], "query 0 is blank"),
+])  # fmt: skip
+def test_what_cannot_be_chosen_is_one_sentence(queries: list[Any], candidates: list[str], says: str) -> None:
+    with pytest.raises(InputError) as error:
+        choose(selector(), queries, candidates)
+    assert str(error.value).startswith(says)
+
+
+def test_a_model_of_an_empty_log_says_so() -> None:
+    with pytest.raises(InputError, match="knows no prompts"):
+        choose(selector({}), QUERIES, [])
+
+
+def uri(project: Any) -> str:
+    return f"sqlite:///{project.folder / 'mlflow.db'}"
+
+
+def test_it_is_registered_under_its_aliases(project: Any) -> None:
+    client = project.client()
+    [version] = client.search_model_versions("name='prompt_oirl'")
+    receipt = project.receipt("prompt_oirl")
+    assert version.run_id == receipt["run_id"]
+    assert version.tags == {"contaminated": "false", "gain": f"{receipt['metrics']['gain']:+.4f}"}
+    aliases = client.get_registered_model("prompt_oirl").aliases
+    assert aliases == {"newest": version.version, "champion": version.version}
+    assert receipt["metrics"]["gain_low"] > 0  # which is what makes a champion
+
+
+def test_it_travels_without_pickle_and_without_the_repository(project: Any) -> None:
+    run = project.receipt("prompt_oirl")["run_id"]
+    folder = Path(project.client().get_run(run).info.artifact_uri.removeprefix("file://")) / "prompt_oirl"
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    assert {
+        "MLmodel",
+        "served.py",
+        "code/tasks/prompt_oirl/choose.py",
+        "input_example.json",
+        "serving_input_example.json",
+    } <= files
+    assert not [file for file in files if file.endswith((".pkl", ".pt", ".bin", ".pyc"))]
+    assert read_json(folder / "artifacts/prompt_oirl/prompts.json") == INSTRUCTIONS
+    assert all("==" in line for line in (folder / "requirements.txt").read_text().split())
+
+
+def test_a_leaking_log_is_no_champion(project: Any, tmp_path: Path) -> None:
+    """Fitted on a contaminated log it is registered, marked, and the alias stays with the version that deserved it."""
+    again = project.copy(tmp_path / "project")
+    verdict = again.folder / "reports/validate_prompt_log/verdict.json"
+    verdict.write_text(json.dumps({"contaminated": True}))
+    done = again.run("prompt_oirl")
+    assert (done.code, done.stderr) == (0, "")
+    assert read_json(again.folder / "reports/prompt_oirl/metrics.json")["contaminated"] == 1
+    [run, *_] = again.runs("prompt_oirl")
+    assert run.data.tags["contaminated"] == "true"
+    assert run.data.metrics["contaminated"] == 1
+    aliases = again.client().get_registered_model("prompt_oirl").aliases
+    newest = again.client().get_model_version("prompt_oirl", aliases["newest"])
+    assert (newest.run_id, newest.tags["contaminated"]) == (run.info.run_id, "true")
+    assert aliases["champion"] != aliases["newest"]
+
+
+@pytest.fixture(scope="module")
+def url(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`mlflow models serve` as in the README, from a folder in which there is no repository to import from."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
+    environment |= {"MLFLOW_TRACKING_URI": uri(project), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["mlflow", "models", "serve", "-m", "models:/prompt_oirl@newest", "--env-manager", "local", "-p", str(port)]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
+            while not answers(f"{address}/ping"):
+                assert server.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+            yield f"{address}/invocations"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(address, timeout=5).status == 200)
+    except OSError:
+        return False
+
+
+def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)["predictions"]
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["message"]
+
+
+def test_the_server_answers_as_the_model_on_disk(project: Any, url: str) -> None:
+    from tasks.prompt_oirl.served import load
+
+    rows = [{"query": query} for query in QUERIES]
+    status, predictions = ask(url, {"inputs": rows})
+    assert status == 200
+    assert predictions == load(project.folder / "models/prompt_oirl")(rows, {})
+    assert all(
+        {each["prompt_id"], *(other["prompt_id"] for other in each["alternatives"])} == set(INSTRUCTIONS)
+        for each in predictions
+    )
+    assert predictions[0]["prompt"] == INSTRUCTIONS[predictions[0]["prompt_id"]]
+    for each in predictions:
+        chances = [each["probability"], *(other["probability"] for other in each["alternatives"])]
+        assert chances == sorted(chances, reverse=True)
+
+
+def test_its_choices_are_those_the_report_shows(project: Any, url: str) -> None:
+    from tasks.core.files import read_table
+
+    choices = read_table(project.folder / "reports/prompt_oirl/choices.parquet")
+    _, predictions = ask(url, {"inputs": [{"query": row["query"]} for row in choices]})
+    assert [each["prompt_id"] for each in predictions] == [row["prompt_id"] for row in choices]
+    assert [each["probability"] for each in predictions] == pytest.approx([row["probability"] for row in choices], abs=1e-3)
+
+
+def test_candidates_go_with_the_request(url: str) -> None:
+    status, [left] = ask(url, {"inputs": [{"query": "left ab"}], "params": {"candidates": ["stop", "ask"]}})
+    assert status == 200
+    assert {left["prompt_id"], *(other["prompt_id"] for other in left["alternatives"])} == {"stop", "ask"}
+
+
+@pytest.mark.parametrize(("body", "says"), [
+    ({"inputs": [{"query": "left ab"}], "params": {"candidates": []}}, "`candidates` is empty"),
+    ({"inputs": [{"query": "left ab"}], "params": {"candidates": ["stpo"]}}, "did you mean stop?"),
+    ({"inputs": [{"query": "  "}]}, "query 0 is blank"),
+    ({"inputs": [{"quest": "left ab"}]}, "missing inputs ['query']"),
+])  # fmt: skip
+def test_a_bad_request_is_told_why(url: str, body: dict[str, Any], says: str) -> None:
+    status, message = ask(url, body)
+    assert status == 400
+    assert says in message
+
+
+def test_the_example_that_is_stored_can_be_sent(project: Any, url: str) -> None:
+    run = project.receipt("prompt_oirl")["run_id"]
+    folder = Path(project.client().get_run(run).info.artifact_uri.removeprefix("file://")) / "prompt_oirl"
+    status, predictions = ask(url, read_json(folder / "serving_input_example.json"))
+    assert (status, len(predictions)) == (200, 3)
+
+
+def test_the_server_imported_nothing_from_the_repository(project: Any, tmp_path: Path) -> None:
+    """The model as loaded by MLflow elsewhere: its code is the code that was shipped."""
+    script = tmp_path / "load.py"
+    script.write_text(
+        "import mlflow, sys\n"
+        "model = mlflow.pyfunc.load_model('models:/prompt_oirl@champion')\n"
+        "print(model.predict([{'query': 'left ab'}])['prompt_id'][0], sys.modules['tasks'].__file__)\n"
+    )
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"} | {
+        "MLFLOW_TRACKING_URI": uri(project)
+    }
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    chosen, code = done.stdout.split()[-2:]
+    assert chosen in INSTRUCTIONS
+    assert not Path(code).is_relative_to(REPO)
