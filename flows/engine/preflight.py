@@ -36,11 +36,11 @@ def complaint_about(keys: list[str], modules: list[str]) -> str:
     return ""
 
 
-def load_libraries(prefix: str = "tasks.") -> None:
+def load_libraries() -> None:
     """Import what the project's modules, as far as they are loaded, will import inside their functions."""
-    mine = [module for name, module in sys.modules.items() if name.startswith(prefix) and getattr(module, "__file__", None)]
+    mine = [module for name, module in sys.modules.items() if name.startswith("tasks.") and getattr(module, "__file__", None)]
     for library, name in {found for module in mine for found in _imports(inspect.getsource(module))}:
-        if not library.startswith(prefix):
+        if not library.startswith("tasks."):
             with suppress(Exception):  # one that cannot be imported is the stage's affair
                 getattr(importlib.import_module(library), name or "", None)
 

@@ -77,7 +77,7 @@ class Children:
         """End all of them, at once, and start no more."""
         with self._lock:
             self._stopping = True
-            groups = [process.pid for process in self._running.values()]
+            groups = [child.pid for child in self._running.values()]
         enders = [threading.Thread(target=end_group, args=(group,)) for group in groups]
         for thread in enders:
             thread.start()

@@ -43,33 +43,36 @@ class Recorder:
         return found or state
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """The first word counts. A flow that never began has nothing to end."""
-        if self._said and not self._calls.closed:
-            self._call(["end", status], wait=True)
-        with suppress(OSError):
-            self._calls.close()
-        self._answers.close()
+        """The first word counts, even if it could not be delivered. A flow that never began has nothing to end."""
+        if self._calls.closed:
+            return
+        try:
+            if self._said:
+                self._call(["end", status], wait=True)
+        finally:
+            with suppress(OSError):
+                self._calls.close()
+            self._answers.close()
 
     def _call(self, call: list[Any], wait: bool) -> Any:
         with self._lock:
-            for attempt in range(2):
-                try:
-                    return self._exchange(call, wait)
-                except OSError:  # somebody killed it: another one continues the run, and is told all of it again
-                    earlier, self._said, self._unanswered = self._said, [], 0
-                    self._start()
-                    if attempt == 0:
-                        for said in earlier:
-                            resumed = ["begin", self.run_id or None] if said[0] == "begin" else said
-                            self._exchange(resumed, wait=False)
-            raise InputError(f"the process that keeps the MLflow run ended; {LOG} says why")
+            self._said.append(call)
+            try:
+                return self._exchange([call], wait)
+            except OSError:  # somebody killed it: another one continues the run, and is told all of it again
+                self._start()
+                self._unanswered = 0
+                everything = [["begin", self.run_id or None] if said[0] == "begin" else said for said in self._said]
+            try:
+                return self._exchange(everything, wait)
+            except OSError:
+                raise InputError(f"the process that keeps the MLflow run ended; {LOG} says why") from None
 
-    def _exchange(self, call: list[Any], wait: bool) -> Any:
-        """Raises OSError when nobody is there, InputError when any call so far has failed."""
-        self._calls.write(json.dumps(call) + "\n")
+    def _exchange(self, calls: list[list[Any]], wait: bool) -> Any:
+        """The answer to the last one. Raises OSError when nobody is there, InputError when any call so far has failed."""
+        self._calls.write("".join(json.dumps(call) + "\n" for call in calls))
         self._calls.flush()
-        self._said.append(call)
-        self._unanswered += 1
+        self._unanswered += len(calls)
         result = None
         while wait and self._unanswered:
             answer = json.loads(self._answers.readline() or "null")

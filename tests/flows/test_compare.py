@@ -135,7 +135,7 @@ def test_each_is_an_experiment_of_the_users_repository(compared: Compared, tmp_p
     identity = {"GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t", "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t"}
     project.environment |= identity
     tool(project, "dvc", "exp", "apply", "scales-larger")
-    assert (project.folder / "out/work/a/result.json").read_text() == "5"
+    assert (project.folder / "out/made/a/result.json").read_text() == "5"
     assert "up to date" in tool(project, "dvc", "status")
 
 

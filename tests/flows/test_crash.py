@@ -103,7 +103,7 @@ def test_a_lock_of_dvc_is_waited_for_and_no_other_failure_is_tried_again(
             rwlock.unlink()
 
     rwlock = Path(".dvc/tmp/rwlock")
-    rwlock.write_text(json.dumps({"write": {str(Path("out/work/a").resolve()): {"pid": os.getppid(), "cmd": "dvc pull"}}}))
+    rwlock.write_text(json.dumps({"write": {str(Path("out/made/a").resolve()): {"pid": os.getppid(), "cmd": "dvc pull"}}}))
     finished.set(work__a__scale=4, fragile__fail=True)
     children = Children(show)
     children.prepare([])

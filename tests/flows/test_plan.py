@@ -79,7 +79,7 @@ def test_every_other_reason(here: Project) -> None:
 def test_missing_outputs_are_restored_and_their_readers_stay(here: Project) -> None:
     """What the run cache will bring back is known by hash, so nothing behind it is even looked at."""
     shutil.rmtree("data")
-    shutil.rmtree("out/work")
+    shutil.rmtree("out/made")
     steps = plan()
     assert planned() == actions(prepare="restore", work_at_a="restore", work_at_b="restore")
     assert steps["prepare"].why == "data/rows.json missing"

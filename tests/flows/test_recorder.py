@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from flows.engine.recorder import Recorder
+from tasks.core.errors import InputError
 from tests.flows.toy import ROOT, Project, wait_until
 
 
@@ -24,6 +25,8 @@ def test_a_killed_recorder_is_replaced_and_the_run_goes_on(finished: Project, mo
     newest = finished.pipelines()[0]
     assert newest.info.run_id == record.run_id
     assert newest.info.status == "FINISHED"
+    metric = finished.mlflow().get_metric_history(record.run_id, "prepare/value")
+    assert len(metric) == 1
     assert [newest.data.tags[f"stage.{name}"].split(":")[0] for name in ("train", "prepare")] == ["cached", "restored"]
     wait_until(lambda: [one.pid for one in finished.processes()] == [os.getpid()])
 
@@ -53,3 +56,16 @@ def test_a_flow_that_never_began_leaves_no_run(finished: Project, monkeypatch: p
     Recorder().end("KILLED")
     wait_until(lambda: [one.pid for one in finished.processes()] == [os.getpid()])
     assert len(finished.pipelines()) == before
+
+
+def test_the_first_complaint_is_the_one_that_is_heard(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow with nothing to do begins its run without waiting; that MLflow was away is said when it ends, and only then."""
+    monkeypatch.chdir(finished.folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    record = Recorder()
+    record.begin(wait=False)
+    with pytest.raises(InputError, match="does not answer"):
+        record.end("FINISHED")
+    record.end("KILLED")
+    wait_until(lambda: [one.pid for one in finished.processes()] == [os.getpid()])

@@ -46,7 +46,7 @@ FILES = {
             cmd: python -m toy.work ${item.name}
             deps: [data/rows.json, toy/light.py, toy/work.py]
             params: ["work.${item.name}"]
-            outs: ["out/work/${item.name}", "runs/work@${item.name}.json"]
+            outs: ["out/made/${item.name}", "runs/work@${item.name}.json"]
             meta: {gpus: 1}
           fragile:
             cmd: python -m toy.fragile
@@ -59,7 +59,7 @@ FILES = {
             outs: [out/after_fragile.json, runs/after_fragile.json]
           evaluate:
             cmd: python -m toy.evaluate
-            deps: [models/train, out/work, toy/light.py, toy/evaluate.py]
+            deps: [models/train, out/made, toy/light.py, toy/evaluate.py]
             metrics: [reports/metrics.json]
             outs: [runs/evaluate.json]
         """,
@@ -145,7 +145,7 @@ FILES = {
         if __name__ == "__main__":
             name = sys.argv[1]
             mine = params("work", name)
-            run(f"work@{name}", f"out/work/{name}/result.json", mine["scale"], mine["seconds"])
+            run(f"work@{name}", f"out/made/{name}/result.json", mine["scale"], mine["seconds"])
         """,
     "toy/fragile.py": """
         import sys
@@ -168,7 +168,7 @@ FILES = {
         from toy.light import run
 
         if __name__ == "__main__":
-            found = {path.parent.name: json.loads(path.read_text()) for path in Path("out/work").glob("*/result.json")}
+            found = {path.parent.name: json.loads(path.read_text()) for path in Path("out/made").glob("*/result.json")}
             policy = {name: {"0": {"accuracy": value / 10, "kl": 0.1}} for name, value in sorted(found.items())}
             run("evaluate", "reports/metrics.json", {"sft": {"accuracy": 0.4}, "policy": policy})
         """,
