@@ -49,7 +49,7 @@ class HiddenStates:
         if layers is None:
             layers = len(stack)
         elif not 0 < layers <= len(stack):
-            raise InputError(f"{folder} has {len(stack)} layers; `prompt_oirl.encoder_layers` must be among 1 to {len(stack)}")
+            raise InputError(f"{folder} has {len(stack)} layers; `encoder.layers` must be among 1 to {len(stack)}")
         del stack[layers:]
         model.config.num_hidden_layers = layers
         self.model = model.to(torch.bfloat16)

@@ -8,6 +8,7 @@ from tasks.report.recorded import Policy, Recorded
 from tasks.report.recorded_prompts import Figures
 from tasks.report.tables import name_of, row, table
 from tasks.report.verdicts import mean, standing
+from tasks.report.whiskers import WIDTH, axis, place
 from tasks.report.wording import Style, data, interval, text
 
 COLUMNS: dict[str, tuple[str, Style, str]] = {
@@ -30,7 +31,6 @@ COLUMNS: dict[str, tuple[str, Style, str]] = {
     "distinct_bigrams": ("distinct, %", "percent", "different word pairs over all word pairs; low means repetition"),
 }
 STANDINGS = {"better": "beats SFT", "worse": "worse than SFT", "unclear": "not shown to differ"}
-WHISKER = 200  # width in pixels
 
 
 def comparison(recorded: Recorded) -> str:
@@ -51,7 +51,7 @@ def comparison(recorded: Recorded) -> str:
             label = f"{name_of(f'{algorithm}, mean', index)}<small>least – most of the seeds</small>"
             rows.append(row([label, *_mean_cells(policies, drawn)], "mean"))
     heads = [f'<span title="{escape(note)}">{title}</span>' for title, _, note in COLUMNS.values()]
-    heads.insert(3, _axis(scale))
+    heads.insert(3, axis(scale, at=0.5, label="50"))
     caption = f"The SFT model and each policy on the same {recorded.num_prompts} test prompts"
     notes = "".join(f"<div><dt>{title}</dt><dd>{escape(note)}.</dd></div>" for title, _, note in COLUMNS.values())
     return table(["", *heads], rows, caption, "comparison") + f'<dl class="notes">{notes}</dl>'
@@ -86,25 +86,14 @@ def _scale(figures: Sequence[Figures]) -> tuple[float, float]:
 
 def _whisker(figures: Sequence[Figures], scale: tuple[float, float], index: int) -> str:
     """The interval of one policy, or one dot per seed."""
-    at = {key: [_place(each[key], scale) for each in figures] for key in ("win_rate", "win_rate_low", "win_rate_high")}
+    at = {key: [place(each[key], scale) for each in figures] for key in ("win_rate", "win_rate_low", "win_rate_high")}
     dots = "".join(f'<circle cx="{x:.1f}" cy="9" r="4"/>' for x in at["win_rate"])
     line = f'<path d="M{at["win_rate_low"][0]:.1f} 9H{at["win_rate_high"][0]:.1f}"/>' if len(figures) == 1 else ""
-    middle = _place(0.5, scale)
+    middle = place(0.5, scale)
     return (
-        f'<svg class="whisker" viewBox="0 0 {WHISKER} 18" role="img" aria-label="win rate and 95 % interval" '
+        f'<svg class="whisker" viewBox="0 0 {WIDTH} 18" role="img" aria-label="win rate and 95 % interval" '
         f'style="color:var(--{variable(index)})"><path class="half" d="M{middle:.1f} 0V18"/>{line}{dots}</svg>'
     )
-
-
-def _axis(scale: tuple[float, float]) -> str:
-    return (
-        f'<svg class="whisker" viewBox="0 0 {WHISKER} 18" aria-hidden="true">'
-        f'<text x="{_place(0.5, scale):.1f}" y="14" text-anchor="middle">50</text></svg>'
-    )
-
-
-def _place(value: float, scale: tuple[float, float]) -> float:
-    return WHISKER * (value - scale[0]) / (scale[1] - scale[0])
 
 
 def changed_answers(recorded: Recorded) -> str:

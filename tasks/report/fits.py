@@ -18,7 +18,6 @@ from tasks.report.recorded import Recorded
 
 BLUE = SERIES[0]
 FINE_DASHES = (0, (2, 2))
-BINS = 8
 
 
 def imitation_charts(recorded: Recorded) -> dict[str, Figure | None]:

@@ -36,7 +36,6 @@ def charts(recorded: PromptOirl) -> dict[str, Figure | None]:
         "prompts_success": success_chart(recorded),
         "prompts_reliability": reliability_chart(recorded.calibration),
         "prompts_calibration": calibration_chart(recorded.choices),
-        "prompts_curve": curve_chart(recorded.curve),
         "prompts_loss": over_steps("Fit: cross-entropy, nats", [Line("", loss)]),
     }
 
@@ -97,26 +96,6 @@ def bins(choices: Sequence[Row]) -> Iterator[list[Row]]:
     size = -(-len(ordered) // BINS)
     for begin in range(0, len(ordered), size):
         yield ordered[begin : begin + size]
-
-
-def curve_chart(curve: Sequence[Row]) -> Figure | None:
-    """Success over the number of prompts there are to learn from, where that was measured."""
-    if not curve:
-        return None
-    figure, axes = chart("Success with K prompts", "K")
-    numbers = [row["num_prompts"] for row in curve]
-    labels = []
-    for key, label, colour in (("best_prompt_success", "best single", INK), ("success", "Prompt-OIRL", BLUE)):
-        values = [row[key] for row in curve]
-        axes.plot(numbers, values, "o-", color=colour, markersize=4)
-        labels.append((values[-1], label, colour))
-        if f"{key}_low" in curve[0]:
-            low, high = ([row[f"{key}_{side}"] for row in curve] for side in ("low", "high"))
-            axes.fill_between(numbers, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.set_xticks(numbers)
-    percent(axes)
-    end_labels(axes, labels)
-    return figure
 
 
 def _against_the_diagonal(title: str) -> tuple[Figure, Axes]:

@@ -13,9 +13,9 @@ History: TypeAlias = list[Row]
 
 @dataclass(frozen=True)
 class PromptOirl:
-    """All of Prompt-OIRL: figures, one row per prompt, per test query, per bin of chances; curve: per number of prompts.
+    """All of Prompt-OIRL: figures, one row per prompt, per test query, per bin of chances.
 
-    Empty where the queries have no answers; the curve also where it was not measured.
+    Empty where the queries have no answers.
     """
 
     figures: Figures
@@ -23,7 +23,6 @@ class PromptOirl:
     prompts: list[Row]
     choices: list[Row]
     calibration: list[Row]
-    curve: list[Row]
     verdict: dict[str, Any]
 
     @property
@@ -41,7 +40,7 @@ def read_prompt_oirl(stage: Stage) -> PromptOirl:
     folder = stage.dep("reports/prompt_oirl")
     tables = {
         name: read_table(file) if (file := folder / f"{name}.parquet").exists() else []
-        for name in ("prompts", "choices", "calibration", "curve")
+        for name in ("prompts", "choices", "calibration")
     }
     return PromptOirl(
         figures=read_json(folder / "metrics.json"),

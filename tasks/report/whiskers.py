@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tasks.report.differences import Difference
 
-WIDTH = 160  # in pixels
+WIDTH = 200  # in pixels
 
 
 def scale_of(differences: Sequence[Difference]) -> tuple[float, float]:
@@ -16,9 +16,9 @@ def scale_of(differences: Sequence[Difference]) -> tuple[float, float]:
 
 
 def whisker(each: Difference, scale: tuple[float, float], colour: str) -> str:
-    low, high, middle, zero = (_place(value, scale) for value in (each.low, each.high, each.mean, 0.0))
+    low, high, middle, zero = (place(value, scale) for value in (each.low, each.high, each.mean, 0.0))
     dots = "".join(
-        f'<circle cx="{_place(value, scale):.1f}" cy="9" r="2.5"/>' for value in each.by_seed if len(each.by_seed) > 1
+        f'<circle cx="{place(value, scale):.1f}" cy="9" r="2.5"/>' for value in each.by_seed if len(each.by_seed) > 1
     )
     return (
         f'<svg class="whisker" viewBox="0 0 {WIDTH} 18" role="img" aria-label="difference and 95 % interval" '
@@ -27,12 +27,14 @@ def whisker(each: Difference, scale: tuple[float, float], colour: str) -> str:
     )
 
 
-def axis(scale: tuple[float, float]) -> str:
+def axis(scale: tuple[float, float], at: float = 0.0, label: str = "0") -> str:
+    """Names the line of no difference, in the head of the column."""
     return (
         f'<svg class="whisker" viewBox="0 0 {WIDTH} 18" aria-hidden="true">'
-        f'<text x="{_place(0.0, scale):.1f}" y="14" text-anchor="middle">0</text></svg>'
+        f'<text x="{place(at, scale):.1f}" y="14" text-anchor="middle">{label}</text></svg>'
     )
 
 
-def _place(value: float, scale: tuple[float, float]) -> float:
+def place(value: float, scale: tuple[float, float]) -> float:
+    """Pixels from the left."""
     return WIDTH * (value - scale[0]) / (scale[1] - scale[0])

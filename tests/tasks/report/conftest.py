@@ -24,7 +24,7 @@ RIGHT = {  # of prompts 0 to 5
 
 
 class Run:
-    """A folder of recorded files. Change `metrics`, `completions`, `prompts`, `choices`, `curve`, then write(), then page()."""
+    """A folder of recorded files. Change `metrics`, `completions`, `prompts`, `choices`, then write(), then page()."""
 
     def __init__(self, folder: Path, seeds: list[int], win_rates: dict[str, tuple[float, float]]):
         self.folder, self.seeds, self.algorithms = folder, seeds, list(win_rates)
@@ -70,9 +70,6 @@ class Run:
             {"predicted": 0.1 * i + 0.05, "right": 0.09 * i, "right_low": 0.08 * i, "right_high": 0.1 * i, "calls": 3 * i + 1}
             for i in range(10)
         ]
-        self.curve: list[Row] = [
-            {"num_prompts": k, "success": 0.5 + k / 20, "best_prompt_success": 0.5 + k / 40} for k in (1, 2, 3)
-        ]
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
         self.histories = {
             "base_model": [{"step": 10 * i, "loss/nll": 6 / (i + 1)} for i in range(STEPS)],
@@ -95,7 +92,7 @@ class Run:
                 write_json(reports / name / "history.json", history)
         write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
         write_json(reports / "prompt_oirl/metrics.json", self.metrics["prompt_oirl"])
-        for name in ("prompts", "choices", "calibration", "curve"):
+        for name in ("prompts", "choices", "calibration"):
             if rows := getattr(self, name):
                 write_table(reports / f"prompt_oirl/{name}.parquet", rows)
         write_table(reports / "evaluate/completions.parquet", self.completions)

@@ -163,7 +163,7 @@ def test_absent_answers_are_dashes(make_run: MakeRun) -> None:
             del found[key]
     for row in run.completions:
         row["correct"] = None
-    run.metrics["prompt_oirl"], run.prompts, run.choices, run.calibration, run.curve = {}, [], [], [], []
+    run.metrics["prompt_oirl"], run.prompts, run.choices, run.calibration = {}, [], [], []
     del run.metrics["reward_model"]["gold_correlation"], run.metrics["reward_model"]["accuracy_ceiling"]
     html = run.write().page()
     rows = rows_of(html, "The SFT model and each policy")

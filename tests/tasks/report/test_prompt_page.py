@@ -68,16 +68,6 @@ def test_charts_show_what_was_recorded(make_run: MakeRun) -> None:
     (axes,) = drawn["prompts_reliability"].axes  # type: ignore[union-attr]
     dots = [line.get_xydata().tolist()[0] for line in axes.lines if line.get_marker() == "o"]
     assert dots == [[100 * row["predicted"], row["right"]] for row in run.calibration]
-    (axes,) = drawn["prompts_curve"].axes  # type: ignore[union-attr]
-    assert [row["success"] for row in run.curve] in [list(line.get_ydata()) for line in axes.lines]
-
-
-def test_what_was_not_measured_is_not_drawn(make_run: MakeRun) -> None:
-    run = make_run()
-    run.curve = []
-    html = own_page(run)
-    assert "prompts_curve" not in html
-    assert "prompts_reliability" in html
 
 
 def test_a_leaking_log_marks_prompt_oirl_and_nothing_else(make_run: MakeRun) -> None:
@@ -89,7 +79,7 @@ def test_a_leaking_log_marks_prompt_oirl_and_nothing_else(make_run: MakeRun) -> 
     assert LEAK not in own[own.index('<section id="validation">') :]
     section = whole[whole.index('<section id="prompts">') : whole.index('<section id="reward-model">')]
     for html in (own[: own.index('<section id="validation">')], section):
-        assert html.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") == 5
+        assert html.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") == 4
         assert html.count(f"<caption>{LEAK}") == html.count("<caption>") == 3
     assert whole.count(LEAK) == section.count(LEAK)
     for html in (own, whole):
@@ -111,7 +101,7 @@ def test_the_verdict_says_what_the_interval_says(low: float, high: float, says: 
 
 def test_nothing_to_learn_is_said(make_run: MakeRun) -> None:
     run = make_run()
-    run.metrics["prompt_oirl"], run.prompts, run.choices, run.calibration, run.curve = {}, [], [], [], []
+    run.metrics["prompt_oirl"], run.prompts, run.choices, run.calibration = {}, [], [], []
     assert "Prompt-OIRL has nothing to learn from." in own_page(run)
 
 
