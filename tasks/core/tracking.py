@@ -1,4 +1,4 @@
-"""What happened, told to MLflow. The only file that imports mlflow.
+"""What happened, told to MLflow. With serving.py the only file that imports mlflow.
 
 A tracking server that goes away never stops training and loses nothing: what cannot be sent is spooled below
 .scratch/spool and sent by the next tracker that reaches the server. A server that does not answer at the start is refused:
@@ -6,20 +6,18 @@ a stage without a run id could never be found again.
 """
 
 import fcntl
-import importlib.metadata
 import json
-import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, files_of
@@ -35,7 +33,6 @@ NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # MLflow refuses the whole batch for 
 UPLOAD_LIMIT = 64 * 2**20  # bytes; larger outputs are pointers to what DVC stores
 
 Operation = dict[str, Any]
-Answer: TypeAlias = Callable[[list[dict[str, Any]], dict[str, Any]], list[dict[str, Any]]]  # rows and params in, rows out
 
 
 def tracking_uri() -> str:
@@ -123,40 +120,9 @@ class Tracker:
         self._logged_tables.append(entry)
         self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
 
-    def model(
-        self,
-        name: str,
-        script: Path,
-        folder: Path,
-        example: tuple[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]],
-        packages: list[str],
-        tags: dict[str, str],
-        aliases: list[str],
-    ) -> None:
-        """Something that answers rows with rows, as a version of the registered model `name`.
-
-        script: a module that calls `serve`; its code travels as text, nothing is pickled, and the package `tasks` goes along:
-        the model needs no repository. folder: what the script loads. packages: what it needs installed. example: rows, params,
-        and the answer to them, from which the signature is taken.
-        """
-        from mlflow.models import infer_signature
-        from mlflow.pyfunc import save_model
-        from pandas import DataFrame
-
-        asked, params, answered = DataFrame(example[0]), example[1], DataFrame(example[2])
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it advises on type hints
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / name
-            save_model(
-                path,
-                python_model=str(script),
-                artifacts={"folder": str(folder)},
-                code_paths=[str(Path(__file__).parents[1])],
-                signature=infer_signature(asked, answered, params),
-                input_example=(asked, params),
-                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
-            )
-            self._do({"do": "file", "path": str(path), "folder": name})
+    def model(self, name: str, folder: Path, tags: dict[str, str], aliases: list[str]) -> None:
+        """A model of tasks/core/serving.py, as a version of the registered model `name`."""
+        self._do({"do": "file", "path": str(folder), "folder": name})
         self._do({"do": "register", "name": name, "tags": tags, "aliases": aliases})
 
     def finish(self, status: str) -> None:
@@ -182,29 +148,6 @@ class Tracker:
                 print(f"tracking server: {_short(error)}; spooling to {SPOOL}", file=sys.stderr)
                 self._offline_until = time.monotonic() + 10
         _spool(self.run_id, operation)
-
-
-def serve(load: Callable[[Path], Answer]) -> None:
-    """What a script given to `Tracker.model` calls: the model is load(folder). What it refuses is the caller's error 400."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import set_model
-    from mlflow.pyfunc.model import PythonModel
-    from pandas import DataFrame
-
-    class Answers:
-        def load_context(self, context: Any) -> None:
-            self.answer = load(Path(context.artifacts["folder"]))
-
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would become the schema
-            try:
-                return DataFrame(self.answer(model_input.to_dict(orient="records"), params or {}))
-            except InputError as error:
-                raise MlflowException.invalid_parameter_value(str(error)) from None
-
-    class Served(Answers, PythonModel):
-        """Two classes, since MLflow advises against what it finds in one."""
-
-    set_model(Served())
 
 
 def connect() -> "MlflowClient":

@@ -15,6 +15,7 @@ The fitted model is registered in MLflow as `prompt_oirl`, to be asked over HTTP
 the last fit; champion: the last one whose gain is above 0 with 95 % confidence and whose log is not contaminated.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
+from tasks.core.serving import save_served
 from tasks.core.stage import Stage
 from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.models.external import pinned
@@ -159,15 +161,12 @@ def register(stage: Stage, folder: Path, queries: list[str]) -> None:
     candidates = {"candidates": list(fitted.prompts)}
     answered = choose(fitted, queries, list(fitted.prompts))
     champion = figures["gain_low"] > 0 and not figures["contaminated"]
-    stage.tracker.model(
-        "prompt_oirl",
-        Path(__file__).with_name("served.py"),
-        folder,
-        ([{"query": query} for query in queries], candidates, answered),
-        PACKAGES,
-        {"contaminated": str(bool(figures["contaminated"])).lower(), "gain": f"{figures['gain']:+.4f}"},
-        ["newest", "champion"] if champion else ["newest"],
-    )
+    example = ([{"query": query} for query in queries], candidates, answered)
+    tags = {"contaminated": str(bool(figures["contaminated"])).lower(), "gain": f"{figures['gain']:+.4f}"}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "prompt_oirl"
+        save_served(path, Path(__file__).with_name("served.py"), folder, example, PACKAGES)
+        stage.tracker.model("prompt_oirl", path, tags, ["newest", "champion"] if champion else ["newest"])
 
 
 def nothing_to_learn(stage: Stage) -> None:

@@ -5,14 +5,14 @@
         "inputs": [{"query": "Ann has 3 apples and eats one. How many are left?"}],
         "params": {"candidates": ["steps", "short"]}}'
 
-MLflow runs this file as it stands; it is shipped with the model (tasks/core/tracking.py).
+MLflow runs this file as it stands; it is shipped with the model (tasks/core/serving.py).
 """
 
 from pathlib import Path
 from typing import Any
 
 from tasks.core.files import Row
-from tasks.core.tracking import Answer, serve
+from tasks.core.serving import Answer, serve
 from tasks.prompt_oirl.choose import choose, load_selector
 
 

@@ -1,0 +1,62 @@
+"""Something that answers rows with rows, as an MLflow model: written by a stage, served by `mlflow models serve`.
+
+Its code travels as text, nothing is pickled, and the package `tasks` goes along: the model needs no repository. Beside
+tracking.py the only file that imports mlflow.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tasks.core.errors import InputError
+from tasks.core.files import Row
+
+Answer: TypeAlias = Callable[[list[Row], dict[str, Any]], list[Row]]  # rows and params in, rows out
+
+
+def save_served(
+    path: Path, script: Path, folder: Path, example: tuple[list[Row], dict[str, Any], list[Row]], packages: list[str]
+) -> None:
+    """Write the model. script: a module that calls `serve`. folder: what it loads. packages: what it needs installed.
+    example: rows, params, and the answer to them, from which the signature is taken.
+    """
+    from mlflow.models import infer_signature
+    from mlflow.pyfunc import save_model
+    from pandas import DataFrame
+
+    asked, params, answered = DataFrame(example[0]), example[1], DataFrame(example[2])
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it advises on type hints
+    save_model(
+        path,
+        python_model=str(script),
+        artifacts={"folder": str(folder)},
+        code_paths=[str(Path(__file__).parents[1])],
+        signature=infer_signature(asked, answered, params),
+        input_example=(asked, params),
+        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
+    )
+
+
+def serve(load: Callable[[Path], Answer]) -> None:
+    """What the script of a model calls: the model is load(folder). What it refuses is the caller's error 400."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import set_model
+    from mlflow.pyfunc.model import PythonModel
+    from pandas import DataFrame
+
+    class Answers:
+        def load_context(self, context: Any) -> None:
+            self.answer = load(Path(context.artifacts["folder"]))
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would become the schema
+            try:
+                return DataFrame(self.answer(model_input.to_dict(orient="records"), params or {}))
+            except InputError as error:
+                raise MlflowException.invalid_parameter_value(str(error)) from None
+
+    class Served(Answers, PythonModel):
+        """Two classes, since MLflow advises against what it finds in one."""
+
+    set_model(Served())
