@@ -23,9 +23,23 @@ from tests.processes import Done, Nursery, Running
 INSTRUCTIONS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
 PROMPT_FORMAT = "{query} {instruction}\n"
 ANSWERS = {"left": "1", "right": "2"}
-ALGORITHMS = ["ppo", "grpo", "dpo", "raft"]
 
-ON_POLICY = {"reward": {"verifier": 0.5, "reward_model": 0.5}, "rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
+ON_POLICY = {"rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
+POLICIES: dict[str, dict[str, Any]] = {
+    "ppo": ON_POLICY | {
+        "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
+        "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
+        "value_coef": 0.1, "value_clip_range": 0.2, "gamma": 1.0, "gae_lambda": 0.95, "missing_eos_penalty": 0.5,
+    },
+    "grpo": ON_POLICY | {
+        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02, "kl_in": "loss",
+        "kl_estimator": "k3", "reduction": "token_mean", "clip_range": 0.2, "std_floor": 0.2, "missing_eos_penalty": 0.5,
+    },
+    "dpo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
+    "raft": ON_POLICY | {"num_steps": 25, "learning_rate": 1.0e-3},
+}  # fmt: skip
+ALGORITHMS = list(POLICIES)
+
 PARAMS: dict[str, Any] = {
     "runtime": {"seed": 0, "threads": 1, "device": "cpu"},
     "task": {"prompt_format": PROMPT_FORMAT, "max_prompt_tokens": 16, "max_new_tokens": 8, "verifier": "number"},
@@ -41,21 +55,15 @@ PARAMS: dict[str, Any] = {
         "contrast_rate": 0.5,
     },
     "reward_model": {"num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3, "center_coef": 1.0e-3},
-    "policy": {
-        "algorithms": ALGORITHMS,
-        "seeds": [0],
-        "ppo": ON_POLICY | {
-            "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
-            "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
-            "value_coef": 0.1, "value_clip_range": 0.2, "gamma": 1.0, "gae_lambda": 0.95, "missing_eos_penalty": 0.5,
-        },
-        "grpo": ON_POLICY | {
-            "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02, "kl_in": "loss",
-            "kl_estimator": "k3", "reduction": "token_mean", "clip_range": 0.2, "std_floor": 0.2, "missing_eos_penalty": 0.5,
-        },
-        "dpo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
-        "raft": ON_POLICY | {"num_steps": 25, "learning_rate": 1.0e-3},
+    "reward": {
+        "weights": {"verifier": 0.5, "reward_model": 0.5}, "length_band": {"shortest": 1, "longest": 2},
+        "sentiment": {"positive": ["so"], "negative": ["no"]},
     },
+    "alarms": {
+        "window": 3, "length_drift": 2.0, "repetition": 0.5, "eos_rate": 0.3, "entropy": 0.01, "kl_budget": 20.0,
+        "proxy_gap": 0.3, "dominance": 0.99, "stop": [],
+    },
+    "policy": {"algorithms": ALGORITHMS, "seeds": [0], **POLICIES},
     "collect_prompt_log": {"num_queries": 96, "num_test_queries": 40},
     "prompt_log": {"source": "data/prompt_log.parquet", "split": "given", "fold": 0},
     "prompt_oirl": {

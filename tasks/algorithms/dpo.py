@@ -8,7 +8,7 @@ summed over a completion, so longer completions weigh more, as in the paper.
 How this differs from the paper
   - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never changes.
 
-Metrics
+Metrics: those of tasks/feedback/monitor.py on probes, and
   loss/dpo                    the mean of the expression above; ln 2 = 0.693 at the start
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
   train/margin                mean difference of the implicit rewards
@@ -16,18 +16,18 @@ Metrics
   train/grad_norm             norm of the gradient before clipping to 1
 """
 
-import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from tasks.core import progress, seeds
+from tasks.core import seeds
 from tasks.core.config import Config
-from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.models.batch import PairSet
-from tasks.models.language import load_policy, save_model
+from tasks.feedback.monitor import Monitor, Probe
+from tasks.feedback.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.feedback.rewards import load_scorer
+from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
-from tasks.rl.logprobs import completion_logprobs
+from tasks.models.text import TaskConfig
 from tasks.rl.preference_losses import dpo_loss
 
 
@@ -43,27 +43,27 @@ class DpoConfig(Config):
 
 
 def train(config: DpoConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    stage.dep("reports/validate_preferences")
-    rows = [row for row in read_table(stage.dep("data/preferences.parquet")) if row["split"] == "train"]
-    pairs = PairSet(rows, tokenizer, stage.device)
+    reference = frozen_copy(policy)
+    pairs = load_pairs(stage, tokenizer, "train")
+    monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
+    probe = Probe(monitor, reference, task, config.num_steps)
+    ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
     optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    ref_logprobs = reference_logprobs(policy, pairs, stage.name)
     stage.resume(policy=policy, optimizer=optimizer)
 
-    order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         picked = next(order)
-        batch = pairs.batch(picked)
-        logprobs = (completion_logprobs(policy, batch) * batch.completion_mask).sum(1)
-        logratios = logprobs - ref_logprobs[picked].T.flatten()
+        logratios = summed_logprobs(policy, pairs.batch(picked)) - ref_logprobs[picked].T.flatten()
         chosen, rejected = logratios.chunk(2)
         loss = dpo_loss(chosen, rejected, config.beta).mean()
         loss.backward()
         grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
 
         margins = config.beta * (chosen - rejected).detach()
-        stage.log(step, {
+        alarmed = monitor.log(step, probe(policy, step), {
             "loss/dpo": loss.detach(),
             "train/accuracy": (margins > 0).float().mean(),
             "train/margin": margins.mean(),
@@ -71,22 +71,11 @@ def train(config: DpoConfig, stage: Stage) -> None:
             "train/rejected_logratio": rejected.detach().mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
+        if alarmed:
+            break
 
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
-
-
-@torch.no_grad()
-def reference_logprobs(reference: torch.nn.Module, pairs: PairSet, what: str) -> torch.Tensor:
-    """Σ_t log π_ref of the chosen and the rejected completion of every pair: (pairs, 2), in nats."""
-    order = sorted(range(len(pairs)), key=lambda row: pairs.lengths[row])
-    pieces = [order[i : i + 128] for i in range(0, len(order), 128)]
-    result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for picked in progress.track(pieces, len(pieces), f"{what}: reference"):
-        batch = pairs.batch(picked)
-        sums = (completion_logprobs(reference, batch) * batch.completion_mask).sum(1)
-        result[picked] = torch.stack(sums.chunk(2), dim=1)
-    return result
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import rollout_metrics, rollout_rows
+from tasks.feedback.monitor import Monitor, Scored
 from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import Scorer
+from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
@@ -46,7 +46,6 @@ class GrpoConfig(Config):
 
     namespace = "policy.grpo"
 
-    reward: dict[str, float]
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt
@@ -74,7 +73,8 @@ def train(config: GrpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
     reference = frozen_copy(policy)
-    scorer = Scorer(config.reward, stage.dep("models/reward_model"), tokenizer, task.verifier, stage.device)
+    scorer = load_scorer(stage, tokenizer, task)
+    monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
     optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
@@ -109,13 +109,14 @@ def train(config: GrpoConfig, stage: Stage) -> None:
             losses += torch.tensor([policy_loss.item(), kl_loss.item()])
         grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
 
-        stage.log(step, {
-            **rollout_metrics(rollout, ref_logprobs, scores, components),
+        alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": losses[0],
             "loss/kl": losses[1],
             "policy/zero_std_groups": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),
             "train/grad_norm": grad_norm,
-        }, samples=rollout_rows(step, rollout, tokenizer, [prompt.text for prompt in asked], scores))  # fmt: skip
+        })  # fmt: skip
+        if alarmed:
+            break
 
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")

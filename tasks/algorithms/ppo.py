@@ -29,9 +29,9 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import rollout_metrics, rollout_rows
+from tasks.feedback.monitor import Monitor, Scored
 from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import Scorer
+from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
@@ -48,7 +48,6 @@ class PpoConfig(Config):
 
     namespace = "policy.ppo"
 
-    reward: dict[str, float]
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt
@@ -83,7 +82,8 @@ def train(config: PpoConfig, stage: Stage) -> None:
     value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
-    scorer = Scorer(config.reward, stage.dep("models/reward_model"), tokenizer, task.verifier, stage.device)
+    scorer = load_scorer(stage, tokenizer, task)
+    monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
     optimizer = adamw([*policy.parameters(), *value_head.parameters()], config.learning_rate)
     stage.resume(policy=policy, value_head=value_head, optimizer=optimizer)
@@ -140,15 +140,16 @@ def train(config: PpoConfig, stage: Stage) -> None:
 
         policy_loss_mean, value_loss_mean, clipped, approx_kl = torch.stack(updates).mean(0)
         unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
-        stage.log(step, {
-            **rollout_metrics(rollout, ref_logprobs, scores, components),
+        alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
             "loss/value": value_loss_mean,
             "policy/approx_kl": approx_kl,
             "policy/clip_fraction": clipped,
             "value/explained_variance": 1 - unexplained,
             "train/grad_norm": grad_norm,
-        }, samples=rollout_rows(step, rollout, tokenizer, [prompt.text for prompt in asked], scores))  # fmt: skip
+        })  # fmt: skip
+        if alarmed:
+            break
 
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")

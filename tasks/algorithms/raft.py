@@ -24,9 +24,9 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import rollout_metrics, rollout_rows
+from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
 from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import Scorer
+from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
@@ -40,7 +40,6 @@ class RaftConfig(Config):
 
     namespace = "policy.raft"
 
-    reward: dict[str, float]
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt, of which the best is imitated
@@ -57,7 +56,8 @@ def train(config: RaftConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
     reference = frozen_copy(policy)
-    scorer = Scorer(config.reward, stage.dep("models/reward_model"), tokenizer, task.verifier, stage.device)
+    scorer = load_scorer(stage, tokenizer, task)
+    monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
     optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
@@ -78,14 +78,14 @@ def train(config: RaftConfig, stage: Stage) -> None:
         loss.backward()
         grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
 
-        with torch.no_grad():
-            ref_logprobs = completion_logprobs(reference, rollout, config.temperature)
-        stage.log(step, {
-            **rollout_metrics(rollout, ref_logprobs, scores, components),
+        ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
+        alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "rollout/best_score_mean": groups.amax(1).mean(),
             "loss/nll": loss.detach(),
             "train/grad_norm": grad_norm,
-        }, samples=rollout_rows(step, rollout, tokenizer, [prompt.text for prompt in asked], scores))  # fmt: skip
+        })  # fmt: skip
+        if alarmed:
+            break
 
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")

@@ -121,7 +121,7 @@ class Stage:
                 self._checkpoint.save(step + 1, {"history": self.history, "samples": self.samples})
 
     def log(self, step: int, values: dict[str, Any], every: int = 1, samples: list[Row] | None = None) -> None:
-        """Metrics of a step, kept every so many steps, and completions to read, kept every 10.
+        """Metrics of a step, kept every so many steps, and completions to read.
 
         A loss that is not finite ends the stage before the next checkpoint.
         """
@@ -135,7 +135,7 @@ class Stage:
         if step % every == 0:
             self.history.append({"step": step, **{key: round(value, 6) for key, value in numbers.items()}})
             self.tracker.metrics(numbers, step)
-        if samples and step % 10 == 0:
+        if samples:
             self.samples += samples
             self.table("samples", self.samples)
 

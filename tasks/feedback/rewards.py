@@ -1,36 +1,40 @@
-"""Scores of rollouts: a named, weighted sum of components, each also reported on its own.
+"""Scores of completions: a named, weighted sum of components, each also reported on its own.
 
 reward_model   the standardised score of the reward model (mean 0, std 1 on samples of the SFT model)
 verifier       1 if the final answer is right, else 0
+and every function of tasks/feedback/functions.py by its name, between 0 and 1
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tasks.core.errors import InputError
+from tasks.core.stage import Stage
+from tasks.feedback.functions import FUNCTIONS, RewardConfig
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import Rollout
 from tasks.models.reward import load_reward_model, standardised_scores
-from tasks.models.text import decode
+from tasks.models.text import TaskConfig, decode
 
-COMPONENTS = ("reward_model", "verifier")
+COMPONENTS = ("reward_model", "verifier", *FUNCTIONS)
 
 
 class Scorer:
     """Scores completions; knows nothing of advantages or KL."""
 
-    def __init__(self, weights: dict[str, float], reward_model: Path, tokenizer: Any, verifier: str, device: str):
-        unknown = set(weights) - set(COMPONENTS)
-        if unknown or not weights:
-            raise InputError(f"reward: {sorted(unknown) or 'nothing'} named; name some of {', '.join(COMPONENTS)}")
-        self.weights = weights
+    def __init__(self, config: RewardConfig, reward_model: Any, tokenizer: Any, verifier: str):
+        """reward_model: that of tasks/models/reward.py; None where it has no weight."""
+        unknown = set(config.weights) - set(COMPONENTS)
+        if unknown or not config.weights:
+            raise InputError(f"reward.weights: {sorted(unknown) or 'nothing'} named; name some of {', '.join(COMPONENTS)}")
+        self.config = config
+        self.weights = config.weights
+        self.reward_model = reward_model
         self.tokenizer = tokenizer
         self.verifier = verifier
-        self.reward_model = load_reward_model(reward_model, device) if "reward_model" in weights else None
 
     def __call__(self, rollout: Rollout, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
@@ -38,16 +42,35 @@ class Scorer:
         `verifier` is always among the components where answers are known: it shows whether the score still means what it
         should, and is part of the score only if the params give the verifier a weight.
         """
+        device = rollout.completion_ids.device
         components: dict[str, Tensor] = {}
-        if self.reward_model is not None:
+        if "reward_model" in self.weights:
             components["reward_model"] = standardised_scores(self.reward_model, rollout)
         texts = [decode(self.tokenizer, ids) for ids in rollout.completions()]
+        for name in self.weights.keys() & FUNCTIONS.keys():
+            values = [FUNCTIONS[name](text, self.config) for text in texts]
+            components[name] = torch.tensor(values, dtype=torch.float32, device=device)
         verdicts = [is_correct(text, answer, self.verifier) for text, answer in zip(texts, answers, strict=True)]
         if None not in verdicts:
-            components["verifier"] = torch.tensor(verdicts, dtype=torch.float32, device=rollout.completion_ids.device)
+            components["verifier"] = torch.tensor(verdicts, dtype=torch.float32, device=device)
         elif "verifier" in self.weights:
-            raise InputError("reward.verifier has a weight, but the prompts have no answers to check; use reward_model alone")
+            raise InputError(
+                "reward.weights: verifier has a weight, but the prompts have no answers to check; use reward_model alone"
+            )
         scores = torch.stack([weight * components[name] for name, weight in self.weights.items()]).sum(0)
         if not torch.isfinite(scores).all():
             raise InputError("the reward model gave a score that is not a number; retrain it with a lower learning rate")
         return scores, components
+
+    def shares(self, components: dict[str, Tensor]) -> dict[str, float]:
+        """Of each weighted component: its part of the spread of the scores, |w| std / Σ |w| std. 0 where nothing spreads."""
+        spread = {name: abs(weight) * float(components[name].std(correction=0)) for name, weight in self.weights.items()}
+        whole = sum(spread.values())
+        return {name: value / whole if whole else 0.0 for name, value in spread.items()}
+
+
+def load_scorer(stage: Stage, tokenizer: Any, task: TaskConfig) -> Scorer:
+    """By the namespace `reward`. The reward model is a dependency also where it has no weight: DVC knows no "if"."""
+    config, folder = stage.params(RewardConfig), stage.dep("models/reward_model")
+    reward_model = load_reward_model(folder, stage.device) if "reward_model" in config.weights else None
+    return Scorer(config, reward_model, tokenizer, task.verifier)

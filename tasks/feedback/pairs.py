@@ -1,0 +1,40 @@
+"""The preference pairs a policy is trained on, and what the reference policy says of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.core import progress
+from tasks.core.files import read_table
+from tasks.core.stage import Stage
+from tasks.models.batch import Batch, PairSet
+from tasks.rl.logprobs import completion_logprobs
+
+ROWS_AT_ONCE = 128
+
+
+def load_pairs(stage: Stage, tokenizer: Any, split: str) -> PairSet:
+    """split: train, or test for the held-out ones. Only what has passed the gate."""
+    stage.dep("reports/validate_preferences")
+    rows = [row for row in read_table(stage.dep("data/preferences.parquet")) if row["split"] == split]
+    return PairSet(rows, tokenizer, stage.device)
+
+
+def summed_logprobs(model: Any, batch: Batch) -> Tensor:
+    """Σ_t log π(y_t | x, y_<t) of each completion: (batch,), in nats."""
+    return (completion_logprobs(model, batch) * batch.completion_mask).sum(1)
+
+
+@torch.no_grad()
+def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor:
+    """Σ_t log π_ref of the chosen and the rejected completion of every pair: (pairs, 2), in nats.
+
+    Once, before training: the reference never changes.
+    """
+    order = sorted(range(len(pairs)), key=lambda row: pairs.lengths[row])
+    pieces = [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+    result = torch.zeros(len(pairs), 2, device=pairs.device)
+    for picked in progress.track(pieces, len(pieces), f"{what}: reference"):
+        result[picked] = torch.stack(summed_logprobs(reference, pairs.batch(picked)).chunk(2), dim=1)
+    return result
