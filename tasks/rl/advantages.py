@@ -1,7 +1,51 @@
 """How much better than expected: advantages from rewards."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+class RunningMean:
+    """Baseline of REINFORCE: an exponentially weighted mean of the rewards of earlier rollouts; 0 before the first.
+
+        m ← decay · m + (1 − decay) · mean of the rollout,   value = m / (1 − decay^updates)
+
+    The division makes it a proper mean of what it has seen (Kingma & Ba 2015, section 3): after one update it is that rollout's
+    mean. Read it before the update: then it does not depend on the completions that it judges, and adds no bias.
+    """
+
+    def __init__(self, decay: float):
+        self.decay, self.total, self.weight = decay, 0.0, 0.0
+
+    @property
+    def value(self) -> float:
+        return self.total / self.weight if self.weight else 0.0
+
+    def update(self, rewards: Tensor) -> None:
+        """rewards: (batch,)"""
+        self.total = self.decay * self.total + (1 - self.decay) * float(rewards.mean())
+        self.weight = self.decay * self.weight + (1 - self.decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total, self.weight = state["total"], state["weight"]
+
+
+def leave_one_out_advantages(rewards: Tensor, group_size: int) -> Tensor:
+    """reward_i − mean of the other rewards of its group: RLOO, Kool et al. 2019; Ahmadian et al. 2024.
+
+    rewards: (batch,), the completions of one prompt next to each other. The same as (reward − group mean) · G/(G − 1). The
+    baseline of a completion does not depend on that completion, so it adds no bias. Equal rewards give exactly 0.
+    """
+    if group_size < 2:
+        raise ValueError(f"group_size {group_size}: a group needs at least 2 completions to compare")
+    groups = rewards.view(-1, group_size)
+    advantages = (groups - groups.mean(1, keepdim=True)) * (group_size / (group_size - 1))
+    equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
+    return torch.where(equal, 0.0, advantages).view(-1)
 
 
 def group_advantages(scores: Tensor, group_size: int, std_floor: float) -> Tensor:

@@ -27,6 +27,15 @@ def group_advantages(scores: Sequence[float], group_size: int, std_floor: float)
     return advantages
 
 
+def leave_one_out_advantages(rewards: Sequence[float], group_size: int) -> list[float]:
+    advantages = []
+    for row, reward in enumerate(rewards):
+        begin = row - row % group_size
+        others = [rewards[other] for other in range(begin, begin + group_size) if other != row]
+        advantages.append(reward - sum(others) / len(others))
+    return advantages
+
+
 def whiten(rows: Sequence[Sequence[float]]) -> list[list[float]]:
     """rows: the values that count, ragged."""
     flat = [value for row in rows for value in row]
@@ -35,13 +44,15 @@ def whiten(rows: Sequence[Sequence[float]]) -> list[list[float]]:
     return [[(value - mean) / math.sqrt(variance + 1e-8) for value in row] for row in rows]
 
 
-def reduce_tokens(rows: Sequence[Sequence[float]], reduction: str) -> float:
+def reduce_tokens(rows: Sequence[Sequence[float]], reduction: str, max_tokens: int) -> float:
     """rows: the losses that count, ragged."""
     sums = [sum(row) for row in rows]
     if reduction == "token_mean":
         return sum(sums) / sum(map(len, rows))
     if reduction == "sequence_mean":
         return sum(total / len(row) for total, row in zip(sums, rows, strict=True)) / len(rows)
+    if reduction == "longest_mean":
+        return sum(total / max_tokens for total in sums) / len(rows)
     return sum(sums) / len(rows)
 
 

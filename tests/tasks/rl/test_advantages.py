@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.rl.advantages import gae, group_advantages
+from tasks.rl.advantages import RunningMean, gae, group_advantages, leave_one_out_advantages
 from tests.reference import rl as slow
 
 
@@ -75,3 +75,50 @@ def test_a_group_of_equal_scores_has_exactly_zero_advantage(score, std_floor):
 def test_a_group_of_one_has_nothing_to_compare_with():
     with pytest.raises(ValueError, match="at least 2"):
         group_advantages(torch.ones(4), 1, 0.1)
+    with pytest.raises(ValueError, match="at least 2"):
+        leave_one_out_advantages(torch.ones(4), 1)
+
+
+def test_leave_one_out_by_hand():
+    """1 against the mean of 2 and 6, 2 against that of 1 and 6, 6 against that of 1 and 2."""
+    advantages = leave_one_out_advantages(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 2.0]), 3)
+    torch.testing.assert_close(advantages, torch.tensor([-3.0, -1.5, 4.5, 1.5, 1.5, -3.0]))
+
+
+@pytest.mark.parametrize("group_size", [2, 4, 8])
+def test_leave_one_out_equals_its_slow_twin(group_size):
+    rewards = torch.randn(32, generator=torch.Generator().manual_seed(group_size))
+    expected = torch.tensor(slow.leave_one_out_advantages(rewards.tolist(), group_size))
+    torch.testing.assert_close(leave_one_out_advantages(rewards, group_size), expected)
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 1e8 / 3])
+def test_equal_rewards_have_exactly_no_advantage_left_one_out(reward):
+    advantages = leave_one_out_advantages(torch.tensor([reward] * 6 + [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), 6)
+    assert advantages[:6].eq(0).all()
+    assert advantages[6:].ne(0).all()
+
+
+def test_running_mean_by_hand():
+    """decay ½ after rollouts of mean 2, 4 and 8: (2/8 + 4/4 + 8/2) / (1/8 + 1/4 + 1/2); before the first it is 0."""
+    baseline, seen = RunningMean(0.5), []
+    for rewards in ([1.0, 3.0], [4.0, 4.0], [8.0]):
+        seen.append(baseline.value)
+        baseline.update(torch.tensor(rewards))
+    assert [*seen, baseline.value] == pytest.approx([0.0, 2.0, 10 / 3, 6.0])
+
+
+def test_running_mean_without_memory_is_the_last_rollout():
+    baseline = RunningMean(0.0)
+    for mean in (3.0, -1.0):
+        baseline.update(torch.tensor([mean]))
+        assert baseline.value == mean
+
+
+def test_running_mean_goes_on_where_a_checkpoint_left_it():
+    whole, resumed = RunningMean(0.9), RunningMean(0.9)
+    whole.update(torch.tensor([1.0, 2.0]))
+    resumed.load_state_dict(whole.state_dict())
+    for baseline in (whole, resumed):
+        baseline.update(torch.tensor([5.0]))
+    assert resumed.value == whole.value != 5.0

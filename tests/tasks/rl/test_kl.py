@@ -48,6 +48,39 @@ def test_gradient_of_k2_and_of_k3_pulls_towards_the_reference():
         assert logprobs.grad[0] > 0 > logprobs.grad[1]
 
 
+def gradient(estimator, corrected):
+    """Σ_a π_old(a) · ∇ estimate(a) at π = π_old = POLICY, by the logits: the mean gradient of the estimate as a loss."""
+    logits = POLICY.log().requires_grad_()
+    logprobs = logits.log_softmax(0)
+    estimate = kl_estimate(logprobs, REFERENCE.log(), estimator)
+    if corrected:
+        estimate = (logprobs - POLICY.log()).exp() * estimate
+    return torch.autograd.grad((POLICY * estimate).sum(), logits)[0]
+
+
+def exact_gradient(forward):
+    logits = POLICY.log().requires_grad_()
+    logprobs = logits.log_softmax(0)
+    if forward:
+        divergence = (REFERENCE * (REFERENCE.log() - logprobs)).sum()
+    else:
+        divergence = (logprobs.exp() * (logprobs - REFERENCE.log())).sum()
+    return torch.autograd.grad(divergence, logits)[0]
+
+
+def test_mean_gradient_of_each_estimator_as_a_loss():
+    """None for k1, that of KL(π‖π_ref) for k2, that of KL(π_ref‖π) for k3."""
+    torch.testing.assert_close(gradient("k1", corrected=False), torch.zeros(3))
+    torch.testing.assert_close(gradient("k2", corrected=False), exact_gradient(forward=False))
+    torch.testing.assert_close(gradient("k3", corrected=False), exact_gradient(forward=True))
+    assert (exact_gradient(forward=True) - exact_gradient(forward=False)).abs().max() > 0.02
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_times_the_ratio_the_gradient_is_that_of_the_divergence_itself(estimator):
+    torch.testing.assert_close(gradient(estimator, corrected=True), exact_gradient(forward=False))
+
+
 def test_unknown_name_says_what_is_known():
     with pytest.raises(ValueError, match="k1, k2, k3"):
         kl_estimate(POLICY.log(), REFERENCE.log(), "k4")

@@ -10,15 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.rl.advantages import gae, group_advantages
+from tasks.rl.advantages import gae, group_advantages, leave_one_out_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.masking import masked_mean, reduce_tokens, whiten
-from tasks.rl.policy_losses import clipped_policy_loss, clipped_value_loss
-from tasks.rl.preference_losses import bradley_terry_loss, dpo_loss
+from tasks.rl.policy_losses import (
+    cispo_loss,
+    clipped_policy_loss,
+    clipped_ratio_loss,
+    clipped_value_loss,
+    importance_ratio,
+)
+from tasks.rl.preference_losses import bradley_terry_loss, dpo_loss, ipo_loss
 
-GRPO_REDUCTIONS = {"grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "dr_grpo": "sequence_sum"}
-GRPO_ELSEWHERE = {  # asymmetric clip, a bound on the unclipped ratio, ratios of sequences, clipped importance weights
-    "dapo_cliphigher_beta0", "grpo_delta1.5_beta0", "gspo_sequence_beta0", "gspo_sequence_wide_beta0", "cispo_beta0",
+GRPO_REDUCTIONS = {
+    "grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "cispo": "token_mean", "dr_grpo": "longest_mean",
+}  # fmt: skip
+GRPO_LEVELS = {"token": "token", "sequence": "sequence_mean"}
+
+# TRL's losses on pairs that are no methods of this project: other shapes than the sigmoid, smoothed labels, sigmoid with
+# length-averaged Δ, other divergences. `sft` is imitation of the chosen completion, which test_sft covers.
+DPO_ELSEWHERE = {
+    "hinge", "robust_ls0.1", "exo_pair_ls0.1", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop", "aot",
+    "sigmoid_norm", "sigmoid_forward_kl", "sigmoid_js", "sft",
 }  # fmt: skip
 
 
@@ -67,20 +80,24 @@ def test_reward_model(recorded):
 
 def test_dpo(recorded):
     inputs, cases = tensors(recorded["dpo"]["inputs"]), recorded["dpo"]["cases"]
-    seen = 0
-    for name in ("sigmoid", "sigmoid_beta0.5"):
+    mask, seen = inputs["completion_mask"], 0
+    for name in cases.keys() - DPO_ELSEWHERE:
         case = cases[name]
         logprobs = inputs["policy_logps"].clone().requires_grad_()
-        logratios = ((logprobs - inputs["ref_logps"]) * inputs["completion_mask"]).sum(1)
+        logratios = ((logprobs - inputs["ref_logps"]) * mask).sum(1)
         chosen, rejected = logratios.chunk(2)
         beta = case["args"]["beta"]
-        loss = dpo_loss(chosen, rejected, beta).mean()
+        if case["loss_type"] == "ipo":
+            loss = ipo_loss(*(logratios / mask.sum(1)).chunk(2), beta).mean()
+        else:
+            loss = dpo_loss(chosen, rejected, beta).mean()
         same(loss, case["loss"])
         same(gradients(loss, logprobs)[0], case["grad"])
-        same(beta * (chosen - rejected).mean(), case["margin"])
+        same(beta * (chosen - rejected).mean(), case["margin"])  # of sums, for ipo as well
         same((chosen > rejected).float().mean(), case["accuracy"])
         seen += 1
-    assert seen == 2
+    assert seen == 3
+    assert seen + len(DPO_ELSEWHERE) == len(cases)
 
 
 def test_group_advantages(recorded):
@@ -94,26 +111,51 @@ def test_group_advantages(recorded):
 
 
 def test_grpo(recorded):
+    """Every variant: TRL's bound for CISPO is that of the ratio itself, ours its distance from 1; it has no lower one."""
     inputs, cases = tensors(recorded["grpo"]["inputs"]), recorded["grpo"]["cases"]
     advantages = group_advantages(inputs["rewards"], recorded["grpo"]["inputs"]["num_generations"], 1e-4)[:, None]
-    mask, seen = inputs["completion_mask"], 0
-    for name in cases.keys() - GRPO_ELSEWHERE:
-        case, logprobs = cases[name], inputs["logps"].clone().requires_grad_()
-        arguments = case["args"]
+    mask, max_tokens = inputs["completion_mask"], recorded["grpo"]["inputs"]["max_completion_length"]
+    for case in cases.values():
+        logprobs, arguments = inputs["logps"].clone().requires_grad_(), case["args"]
         old = logprobs.detach() if arguments["on_policy"] else inputs["old_logps"]
-        reduction = GRPO_REDUCTIONS[arguments["loss_type"]]
-        policy_loss = reduce_tokens(clipped_policy_loss(logprobs, old, advantages, arguments["epsilon_low"]), mask, reduction)
+        reduction, low, high = GRPO_REDUCTIONS[arguments["loss_type"]], arguments["epsilon_low"], arguments["epsilon_high"]
+        ratio = importance_ratio(logprobs, old, mask, GRPO_LEVELS[arguments["importance_sampling_level"]])
+        if arguments["loss_type"] == "cispo":
+            losses = cispo_loss(logprobs, ratio, advantages, 1.0, high - 1)
+        else:
+            losses = clipped_ratio_loss(ratio, advantages, low, high, arguments["delta"])
         kl = kl_estimate(logprobs, inputs["ref_logps"], "k3")
         if arguments["use_bias_correction_kl"]:
-            kl = kl * (logprobs - old).exp()  # TRL's own correction; with beta 0 it plays no part
-        loss = policy_loss + arguments["beta"] * reduce_tokens(kl, mask, reduction)
-        if arguments["loss_type"] == "dr_grpo":
-            loss = loss / mask.shape[1]  # it divides by the longest allowed completion as well
+            kl = importance_ratio(logprobs, old, mask, "token") * kl
+        loss = reduce_tokens(losses, mask, reduction, max_tokens=max_tokens)
+        loss = loss + arguments["beta"] * reduce_tokens(kl, mask, reduction, max_tokens=max_tokens)
         same(loss, case["loss"])
         same(gradients(loss, logprobs)[0], case["grad"])
-        seen += 1
-    assert seen == 8
-    assert seen + len(GRPO_ELSEWHERE) == len(cases)
+    assert len(cases) == 13
+
+
+def test_rloo(recorded):
+    """Of its options, a clip of the rewards and advantages divided by their std are no part of the method: written out here."""
+    inputs, recorded_rloo = tensors(recorded["rloo"]["inputs"]), recorded["rloo"]
+    mask, group_size = inputs["completion_mask"], recorded_rloo["inputs"]["num_generations"]
+    kl = (kl_estimate(inputs["old_logps"], inputs["ref_logps"], "k1") * mask).sum(1)
+    advantages = {}
+    for name, case in recorded_rloo["advantages"].items():
+        arguments = case["args"]
+        scores = inputs["rewards"].clamp(*(arguments["reward_clip_range"] or (None, 9.0)))
+        advantages[name] = leave_one_out_advantages(scores - arguments["beta"] * kl, group_size)
+        if arguments["normalize_advantages"]:
+            advantages[name] = (advantages[name] - advantages[name].mean()) / (advantages[name].std() + 1e-4)
+        same(advantages[name], case["advantages"])
+    used = advantages[recorded_rloo["inputs"]["advantages_used"]][:, None]
+    for case in recorded_rloo["cases"].values():
+        logprobs = inputs["logps"].clone().requires_grad_()
+        ratio = importance_ratio(logprobs, inputs["old_logps"], mask, "sequence_sum")
+        loss = reduce_tokens(clipped_ratio_loss(ratio, used, case["epsilon"], case["epsilon"]), mask, "sequence_mean")
+        same(loss, case["loss"])
+        same(gradients(loss, logprobs)[0], case["grad"])
+    assert len(advantages) == 4
+    assert len(recorded_rloo["cases"]) == 2
 
 
 def test_ppo(recorded):
