@@ -3,8 +3,10 @@
     minimize  −log σ(r(x, y_chosen) − r(x, y_rejected)) + c · (r(x, y_chosen) + r(x, y_rejected))²
 
 Christiano et al. 2017; Ouyang et al. 2022, equation 1. The reward model is the SFT model with its last layer replaced by a
-linear head on the last token. Only differences of scores are determined, so c (`center_coef`) pulls them to mean zero, and
-afterwards they are standardised on samples of the SFT model; mean and deviation are stored in the model's config.
+linear head on the last token; or, by `source`, a reward model from elsewhere, which may read by another tokenizer and keeps
+its weights unless `num_steps` asks for further training. Only differences of scores are determined, so c (`center_coef`)
+pulls them to mean zero, and afterwards they are standardised on samples of the SFT model; mean and deviation are stored in the
+model's config.
 
 Metrics, by step
   loss/bradley_terry   the first term above; ln 2 = 0.693 at the start, where every score is 0
@@ -16,10 +18,11 @@ Figures on held-out pairs and on fresh samples
                        figure: pairs are easier than samples. Absent where the prompts have no answers.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
 from tasks.core.config import Config
@@ -30,10 +33,17 @@ from tasks.core.stage import Stage
 from tasks.core.statistics import wilson
 from tasks.feedback.verifier import is_correct
 from tasks.models.batch import Batch, PairSet
+from tasks.models.external import pinned
 from tasks.models.generate import sample
 from tasks.models.language import load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
-from tasks.models.reward import raw_scores, reward_model_from_policy
+from tasks.models.reward import (
+    as_read_by,
+    check_padding,
+    raw_scores,
+    reward_model_from_elsewhere,
+    reward_model_from_policy,
+)
 from tasks.models.text import TaskConfig, decode, encode_prompts
 from tasks.rl.preference_losses import bradley_terry_loss, centering_loss
 
@@ -45,21 +55,40 @@ class RewardModelConfig(Config):
 
     namespace = "reward_model"
 
-    num_steps: PositiveInt
+    source: str
+    revision: str | None
+    num_steps: NonNegativeInt
     batch_size: PositiveInt  # pairs
     learning_rate: PositiveFloat
     center_coef: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if self.source == "sft" and self.num_steps == 0:
+            raise ValueError("num_steps (0): the new head of the SFT model would give every text the score 0")
+        return self
+
+
+def make_model(config: RewardModelConfig, sft: Path, stage: Stage) -> Any:
+    if config.source == "sft":
+        return reward_model_from_policy(sft, stage.device)
+    source = pinned(config.source, config.revision, config.namespace, "source")
+    return reward_model_from_elsewhere(source, config.revision, stage.device)
 
 
 def train(config: RewardModelConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
     policy, tokenizer = load_policy(sft, stage.device)
-    reward_model = reward_model_from_policy(sft, stage.device)
+    reward_model = make_model(config, sft, stage)
     stage.dep("reports/validate_preferences")
     pairs = read_table(stage.dep("data/preferences.parquet"))
-    training = PairSet([row for row in pairs if row["split"] == "train"], tokenizer, stage.device)
-    held_out = PairSet([row for row in pairs if row["split"] == "test"], tokenizer, stage.device)
+    training = PairSet([row for row in pairs if row["split"] == "train"], reward_model.tokenizer, stage.device)
+    held_out = PairSet([row for row in pairs if row["split"] == "test"], reward_model.tokenizer, stage.device)
+    if not len(held_out):
+        raise InputError("no held-out pairs: raise collect_preferences.held_out_prompts, or give the data a test split")
+    if config.source != "sft":
+        check_padding(reward_model, held_out.batch(range(min(4, len(held_out)))))
     prompts = read_table(stage.dep("data/prepared/prompts.parquet"))
     validation = [row for row in prompts if row["split"] == "validation"]
     if not validation:
@@ -81,21 +110,19 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
 
     fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_PROMPTS], task, stage)
     with torch.no_grad():
-        scores = raw_scores(reward_model, fresh)
+        scores = raw_scores(reward_model, as_read_by(reward_model, fresh, tokenizer))
     reward_model.config.score_mean = scores.mean().item()
     reward_model.config.score_std = max(scores.std().item(), 1e-6)
     stage.record(score_mean=reward_model.config.score_mean, score_std=reward_model.config.score_std)
     stage.record(**held_out_figures(reward_model, held_out))
     if verdicts is not None and 0 < verdicts.mean() < 1:
         stage.record(gold_correlation=torch.corrcoef(torch.stack([scores, verdicts]))[0, 1].item())
-    save_model(reward_model, tokenizer, stage.out("models/reward_model"))
+    save_model(reward_model, reward_model.tokenizer, stage.out("models/reward_model"))
     stage.report("reports/reward_model")
 
 
 @torch.no_grad()
 def held_out_figures(reward_model: Any, pairs: PairSet) -> dict[str, float]:
-    if not len(pairs):
-        raise InputError("no held-out pairs: raise collect_preferences.held_out_prompts, or give the data a test split")
     pieces = [list(range(i, min(i + 128, len(pairs)))) for i in range(0, len(pairs), 128)]
     margins = torch.cat([torch.sub(*raw_scores(reward_model, pairs.batch(piece)).chunk(2)) for piece in pieces])
     accuracy, low, high = wilson(int((margins > 0).sum()), len(margins))

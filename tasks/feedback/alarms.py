@@ -7,12 +7,19 @@ entropy        below `entropy` times what it was at the start
 kl_budget      KL(π‖π_ref) of a completion above `kl_budget` nats
 proxy_gap      the verifier's share of right answers is `proxy_gap` below its best, while the score is no lower than then:
                the reward is being exploited (Gao et al. 2022)
-dominance      one of several reward components makes more than `dominance` of the spread of the scores
+dominance      one of several reward components has made more than `dominance` of the spread of the scores, over all steps:
+               others that have become equal for all completions only of late have done their work
 
-Every quantity is a mean over the last `window` recorded steps; the start is the first `window`. Nothing is said before both
-are full. An alarm is logged as alarm/<name> = 1 at every step at which it holds; those named in `stop` end the training.
+Every other quantity is a mean over the last `window` recorded steps; the start is the first `window`. Nothing is said before
+both are full. An alarm is logged as alarm/<name> = 1 at every step at which it holds; those named in `stop` end the training.
+
+The limits of params.yaml lie between healthy runs and a collapse on the default problem. The policies as configured stay below
+a KL of 1, lose less than .07 of right answers from their best by chance, and keep their length within 15 % and two thirds of
+their entropy. GRPO with kl_coef 0 and learning_rate 1e-3 has passed proxy_gap and kl_budget by step 23 of 80, with .35 of .48
+right answers left; at the end it has .03, a KL of 31, and a score that has only risen.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -89,11 +96,10 @@ def _proxy_gap(rows: History, config: AlarmsConfig) -> str | None:
 
 
 def _dominance(rows: History, config: AlarmsConfig) -> str | None:
-    shares = [key.removeprefix("rollout/") for key in rows[-1] if key.endswith("_share")]
-    for key in shares if len(shares) > 1 else []:
-        _, now = _first_and_now(rows, key, config.window)
-        if now > config.dominance:
-            return f"{key.removesuffix('_share')} makes {now:.0%} of the spread of the scores"
+    for key in (key.removeprefix("rollout/") for key in rows[-1] if re.fullmatch(r"rollout/\w+_share", key)):
+        (share,) = _means(rows, key, len(rows))
+        if share > config.dominance:
+            return f"{key.removesuffix('_share')} makes {share:.0%} of the spread of the scores"
     return None
 
 

@@ -1,8 +1,10 @@
 """Preference collection: samples of the SFT model judged by an annotator, or the pairs of a data set.
 
 The simulated annotator sees `samples_per_prompt` completions of each prompt and is asked about `pairs_per_prompt` of them.
-For `contrast_rate` of the prompts one question is a right solution against a colleague's mistake in the same format:
-without these, "shorter" is mostly "right" among the samples of a weak model, and the reward model learns length.
+What it values says `utility`, by the names of tasks/feedback/functions.py and `verifier`; only the latter needs answers.
+Where right answers count, one question for `contrast_rate` of the prompts is a right solution against a colleague's mistake
+in the same format: without these, "shorter" is mostly "right" among the samples of a weak model, and the reward model learns
+length.
 
 Writes data/preferences.parquet: id, prompt, chosen, rejected, split (train | test), gap (true utility of chosen − rejected;
 null for a data set).
@@ -13,9 +15,10 @@ Metrics
   unreadable_samples   shown to nobody: blank, or too long once written down as text (cut off, or broken bytes)
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from tasks.core import progress, seeds
 from tasks.core.config import Config
@@ -23,7 +26,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.annotator import Candidate, choose_pairs, prefers_first, utility
+from tasks.feedback.annotator import DECISIVE, Candidate, choose_pairs, prefers_first, utility
+from tasks.feedback.functions import FUNCTIONS, FunctionsConfig
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
@@ -44,9 +48,18 @@ class CollectPreferencesConfig(Config):
     pairs_per_prompt: PositiveInt
     temperature: PositiveFloat
     bradley_terry_temperature: PositiveFloat
+    utility: dict[str, FiniteFloat]
     cost_per_token: NonNegativeFloat
     decisive_rate: Annotated[float, Field(ge=0, le=1)]
     contrast_rate: Annotated[float, Field(ge=0, le=1)]
+
+    @field_validator("utility")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        known = ["verifier", *FUNCTIONS]
+        if unknown := value.keys() - set(known):
+            raise ValueError(f"{min(unknown)!r} is not known; name some of {', '.join(known)}")
+        return value
 
 
 def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
@@ -70,12 +83,17 @@ def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
 
 def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
     task = stage.params(TaskConfig)
+    functions = stage.params(FunctionsConfig)
     policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
     prompts = [row for row in read_table(stage.dep("data/prepared/prompts.parquet")) if row["split"] == "train"]
     prompts = prompts[: config.num_prompts]
     held_out = {row["prompt"] for row in prompts[: config.held_out_prompts]}
-    if any(row["answer"] is None for row in prompts):
-        raise InputError("the simulated annotator needs prompts with an answer; set collect_preferences.source to dataset")
+    if "verifier" in config.utility and any(row["answer"] is None for row in prompts):
+        raise InputError(
+            "collect_preferences.utility names the verifier, which needs prompts with an answer; "
+            "name functions of the text instead, or set collect_preferences.source to dataset"
+        )
+    annotator = Annotator(config, functions, task.verifier)
     pieces = [prompts[i : i + PROMPTS_AT_ONCE] for i in range(0, len(prompts), PROMPTS_AT_ONCE)]
     pairs: list[Row] = []
     unreadable = 0
@@ -96,9 +114,9 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
         for index, row in enumerate(piece):
             begin = index * config.samples_per_prompt
             shown = [i for i in range(begin, begin + config.samples_per_prompt) if readable[i]]
-            candidates = [judge(texts[i], lengths[i], row, task.verifier, config) for i in shown]
+            candidates = [annotator(texts[i], lengths[i], row) for i in shown]
             split = "test" if row["prompt"] in held_out else "train"
-            for better, worse in questions(row, candidates, tokenizer, task.verifier, config, stage.seed):
+            for better, worse in questions(row, candidates, tokenizer, annotator, config, stage.seed):
                 pairs.append(ask(row, better, worse, split, len(pairs), config, stage.seed))
     if not pairs:
         raise InputError("no two samples differ in utility: nothing to ask; raise samples_per_prompt or the temperature")
@@ -106,27 +124,39 @@ def ask_annotator(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
     return pairs
 
 
-def judge(text: str, num_tokens: int, row: Row, verifier: str, config: CollectPreferencesConfig) -> Candidate:
-    correct = bool(is_correct(text, row["answer"], verifier))
-    return Candidate(text, utility(correct, num_tokens, config.cost_per_token))
+@dataclass(frozen=True)
+class Annotator:
+    """What is thought of a text, before any noise."""
+
+    config: CollectPreferencesConfig
+    functions: FunctionsConfig
+    verifier: str
+
+    def __call__(self, text: str, num_tokens: int, row: Row) -> Candidate:
+        weights = self.config.utility
+        components = {name: FUNCTIONS[name](text, self.functions) for name in weights if name in FUNCTIONS}
+        if "verifier" in weights:
+            components["verifier"] = float(bool(is_correct(text, row["answer"], self.verifier)))
+        return Candidate(text, utility(components, weights, num_tokens, self.config.cost_per_token))
 
 
 def questions(
-    row: Row, candidates: list[Candidate], tokenizer: Any, verifier: str, config: CollectPreferencesConfig, seed: int
+    row: Row, candidates: list[Candidate], tokenizer: Any, annotator: Annotator, config: CollectPreferencesConfig, seed: int
 ) -> list[tuple[Candidate, Candidate]]:
     """The pairs (better, worse) to ask about for one prompt."""
     chance = seeds.stream(seed, "questions", row["id"])
-    contrast = row["solution"] and row["mistake"] and chance.random() < config.contrast_rate
+    contrast = "verifier" in config.utility and row["solution"] and row["mistake"] and chance.random() < config.contrast_rate
     if not contrast:
         return choose_pairs(candidates, config.pairs_per_prompt, config.decisive_rate, chance)
 
     def written(text: str) -> Candidate:
-        return judge(text, len(encode_completion(tokenizer, text)), row, verifier, config)
+        return annotator(text, len(encode_completion(tokenizer, text)), row)
 
+    mistake = written(row["mistake"])
     best = max(candidates, key=lambda candidate: candidate.utility, default=None)
-    right = best if best and best.utility > 0.5 else written(row["solution"])
+    right = best if best and best.utility - mistake.utility > DECISIVE else written(row["solution"])
     others = choose_pairs(candidates, config.pairs_per_prompt - 1, 0.0, chance)
-    return [*others, (right, written(row["mistake"]))]
+    return [*others, (right, mistake)]
 
 
 def ask(

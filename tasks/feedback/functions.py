@@ -1,25 +1,52 @@
-"""Rewards that need no model: functions of the completion's text, named in `reward.weights` like any other component.
+"""Rewards that need no model: functions of the completion's text, named like any other component of a score.
 
 A function takes the text and its numbers of params.yaml and returns a value from 0 to 1. To add one: write it, give its numbers
-a key in RewardConfig, and put it into FUNCTIONS.
+a key in FunctionsConfig, and put it into FUNCTIONS.
 """
 
 import re
 from collections.abc import Callable
+from typing import Self
 
-from pydantic import PositiveInt
+from pydantic import FiniteFloat, PositiveInt, model_validator
 
 from tasks.core.config import Config
+
+WORD = re.compile(r"[a-z']+")
 
 
 class LengthBand(Config):
     shortest: PositiveInt  # words
     longest: PositiveInt
 
+    @model_validator(mode="after")
+    def _is_a_band(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest ({self.shortest}) is more than longest ({self.longest})")
+        return self
+
 
 class Sentiment(Config):
     positive: list[str]  # words in lower case
     negative: list[str]
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> Self:
+        listed = [*self.positive, *self.negative]
+        if odd := [word for word in listed if not WORD.fullmatch(word)]:
+            raise ValueError(f"{odd[0]!r} would never be found; write one word in lower case")
+        if both := set(self.positive) & set(self.negative):
+            raise ValueError(f"{min(both)!r} is listed as positive and as negative")
+        return self
+
+
+class FunctionsConfig(Config):
+    """params.yaml: reward.functions. Whoever scores text by functions agrees on these: policies and the simulated annotator."""
+
+    namespace = "reward.functions"
+
+    length_band: LengthBand
+    sentiment: Sentiment
 
 
 class RewardConfig(Config):
@@ -27,28 +54,27 @@ class RewardConfig(Config):
 
     namespace = "reward"
 
-    weights: dict[str, float]  # of the components in tasks/feedback/rewards.py
-    length_band: LengthBand
-    sentiment: Sentiment
+    weights: dict[str, FiniteFloat]  # of the components in tasks/feedback/rewards.py
+    functions: FunctionsConfig
 
 
-def length_band(text: str, config: RewardConfig) -> float:
+def length_band(text: str, config: FunctionsConfig) -> float:
     """1 for a text of `shortest` to `longest` words; outside, the ratio to the nearer end, so that nearer is better."""
     words, band = len(text.split()), config.length_band
     return min(1.0, words / band.shortest, band.longest / max(words, 1))
 
 
-def sentiment(text: str, config: RewardConfig) -> float:
+def sentiment(text: str, config: FunctionsConfig) -> float:
     """½ + (positive − negative) / 2 (positive + negative + 1) over the different listed words of the text.
 
     Different words, so that repeating one gains nothing; + 1, so that one word more always counts a little more.
     """
-    words = set(re.findall(r"[a-z']+", text.lower()))
+    words = set(WORD.findall(text.lower()))
     positive, negative = (len(words & set(listed)) for listed in (config.sentiment.positive, config.sentiment.negative))
     return 0.5 + (positive - negative) / (2 * (positive + negative + 1))
 
 
-FUNCTIONS: dict[str, Callable[[str, RewardConfig], float]] = {
+FUNCTIONS: dict[str, Callable[[str, FunctionsConfig], float]] = {
     "length_band": length_band,
     "sentiment": sentiment,
 }

@@ -68,7 +68,7 @@ class Monitor:
         before = {key for row in self.stage.history for key in row if key.startswith("alarm/")}
         samples = sample_rows(step, scored, self.tokenizer) if step % 10 == 0 or not scored.trained_on else None
         self.stage.log(step, metrics | {f"alarm/{name}": 1 for name in raised}, samples=samples)
-        for name in raised.keys() - {key.removeprefix("alarm/") for key in before}:
+        for name in [name for name in raised if f"alarm/{name}" not in before]:
             print(f"{self.stage.name}: alarm {name} at step {step}: {raised[name]}", file=sys.stderr)
             self.stage.tracker.tag(f"alarm.{name}", f"step {step}: {raised[name]}")
         stopping = sorted(raised.keys() & set(self.alarms.stop))
@@ -111,12 +111,11 @@ def reference_logprobs(reference: Any, rollout: Rollout, temperature: float) -> 
 
 def rollout_metrics(scored: Scored, scorer: Scorer) -> dict[str, Any]:
     rollout, mask = scored.rollout, scored.rollout.completion_mask
-    shares = scorer.shares(scored.components) if len(scorer.weights) > 1 else {}
     return {
         "rollout/score_mean": scored.scores.mean(),
         "rollout/score_std": scored.scores.std(correction=0),
         **{f"rollout/{name}_mean": values.mean() for name, values in scored.components.items()},
-        **{f"rollout/{name}_share": share for name, share in shares.items()},
+        **{f"rollout/{name}_share": share for name, share in scorer.shares(scored.components).items()},
         "rollout/kl_mean": ((rollout.logprobs - scored.ref_logprobs) * mask).sum(1).mean(),
         "rollout/ref_perplexity": masked_mean(-scored.ref_logprobs, mask).exp(),
         "rollout/entropy": masked_mean(rollout.entropy, mask),

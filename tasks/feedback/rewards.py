@@ -15,7 +15,7 @@ from tasks.core.errors import InputError
 from tasks.core.stage import Stage
 from tasks.feedback.functions import FUNCTIONS, RewardConfig
 from tasks.feedback.verifier import is_correct
-from tasks.models.generate import Rollout
+from tasks.models.batch import Batch
 from tasks.models.reward import load_reward_model, standardised_scores
 from tasks.models.text import TaskConfig, decode
 
@@ -36,7 +36,7 @@ class Scorer:
         self.tokenizer = tokenizer
         self.verifier = verifier
 
-    def __call__(self, rollout: Rollout, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, rollout: Batch, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
 
         `verifier` is always among the components where answers are known: it shows whether the score still means what it
@@ -45,17 +45,17 @@ class Scorer:
         device = rollout.completion_ids.device
         components: dict[str, Tensor] = {}
         if "reward_model" in self.weights:
-            components["reward_model"] = standardised_scores(self.reward_model, rollout)
+            components["reward_model"] = standardised_scores(self.reward_model, rollout, self.tokenizer)
         texts = [decode(self.tokenizer, ids) for ids in rollout.completions()]
-        for name in self.weights.keys() & FUNCTIONS.keys():
-            values = [FUNCTIONS[name](text, self.config) for text in texts]
+        for name in [name for name in self.weights if name in FUNCTIONS]:
+            values = [FUNCTIONS[name](text, self.config.functions) for text in texts]
             components[name] = torch.tensor(values, dtype=torch.float32, device=device)
         verdicts = [is_correct(text, answer, self.verifier) for text, answer in zip(texts, answers, strict=True)]
         if None not in verdicts:
             components["verifier"] = torch.tensor(verdicts, dtype=torch.float32, device=device)
         elif "verifier" in self.weights:
             raise InputError(
-                "reward.weights: verifier has a weight, but the prompts have no answers to check; use reward_model alone"
+                "reward.weights: verifier has a weight, but the prompts have no answers to check; name other components"
             )
         scores = torch.stack([weight * components[name] for name, weight in self.weights.items()]).sum(0)
         if not torch.isfinite(scores).all():
@@ -63,10 +63,14 @@ class Scorer:
         return scores, components
 
     def shares(self, components: dict[str, Tensor]) -> dict[str, float]:
-        """Of each weighted component: its part of the spread of the scores, |w| std / Σ |w| std. 0 where nothing spreads."""
-        spread = {name: abs(weight) * float(components[name].std(correction=0)) for name, weight in self.weights.items()}
+        """Of each of several components: its part of the spread of the scores, |w| std / Σ |w| std. 0 where nothing spreads.
+
+        A component of weight 0 is only watched, and has no part.
+        """
+        weights = {name: abs(weight) for name, weight in self.weights.items() if weight}
+        spread = {name: weight * float(components[name].std(correction=0)) for name, weight in weights.items()}
         whole = sum(spread.values())
-        return {name: value / whole if whole else 0.0 for name, value in spread.items()}
+        return {name: value / whole if whole else 0.0 for name, value in spread.items()} if len(weights) > 1 else {}
 
 
 def load_scorer(stage: Stage, tokenizer: Any, task: TaskConfig) -> Scorer:

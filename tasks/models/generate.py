@@ -35,14 +35,21 @@ def sample(
     *,
     max_new_tokens: int,
     temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
     generator: torch.Generator | None = None,
     group_size: int = 1,
 ) -> Rollout:
     """`group_size` completions for each prompt, those of one prompt next to each other.
 
     prompts: token ids. temperature 0 is greedy and needs no generator. A completion ends with end-of-text, which belongs to
-    it, or after max_new_tokens.
+    it, or after max_new_tokens. top_k and top_p cut the distribution off, see `truncated`; its log-probabilities are then
+    not the policy's own, so an algorithm that divides by them leaves both None.
     """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k ({top_k}) must be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p ({top_p}) must be above 0 and at most 1")
     pad_id = tokenizer.pad_token_id
     device = next(model.parameters()).device
     prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, left=True))
@@ -74,7 +81,8 @@ def sample(
 
     alive = torch.arange(rows, device=device)  # rows still writing
     for t in range(max_new_tokens):
-        token, token_logprob, step_entropy = _choose(logits, temperature, uniform[alive, t])
+        tempered = truncated(logits.float() / (temperature or 1.0), top_k, top_p)
+        token, token_logprob, step_entropy = _choose(tempered, temperature > 0, uniform[alive, t])
         completion_ids[alive, t] = token
         logprobs[alive, t] = token_logprob
         entropy[alive, t] = step_entropy
@@ -126,11 +134,26 @@ def greedy(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tok
     return [completions[row] for row in range(len(prompts))]
 
 
-def _choose(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Token, its log-probability, entropy: each (batch,). Inverse-CDF sampling from the tempered softmax."""
-    logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+def truncated(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits (batch, vocabulary) with −inf outside the `top_k` likeliest tokens (Fan et al. 2018), and of those outside the
+    nucleus: the fewest likeliest tokens that hold `top_p` of the probability (Holtzman et al. 2020). None: no cut.
+    """
+    if top_k is not None:
+        smallest = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.sort(descending=True, stable=True)
+        probs = ordered.softmax(-1)
+        outside = probs.cumsum(-1) - probs >= top_p  # the tokens before it hold enough; never so for the first
+        logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
+    return logits
+
+
+def _choose(logits: Tensor, at_random: bool, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Token, its log-probability, entropy: each (batch,). Inverse-CDF sampling from the softmax, or its likeliest token."""
+    logprobs = torch.log_softmax(logits, dim=-1)
     probs = logprobs.exp()
-    if temperature > 0:
+    if at_random:
         cumulative = probs.double().cumsum(-1)
         token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
         token = token.clamp(max=logits.shape[-1] - 1)

@@ -1,18 +1,23 @@
 """Reward models: a language model's backbone with one linear output, as `AutoModelForSequenceClassification` folders.
 
 The score's mean and standard deviation on samples of the SFT model are stored in config.json (`score_mean`, `score_std`),
-so that every user of the folder can standardise it the same way.
+so that every user of the folder can standardise it the same way. A reward model that another tool made may read by another
+tokenizer than the policy writes with: it then reads the text again, in the layout of tasks/models/text.py.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from tasks.models.batch import Batch
+from tasks.core.errors import InputError
+from tasks.models.batch import Batch, collate
 from tasks.models.language import check_model_folder
+from tasks.models.text import decode, encode_completions, encode_prompts
+from tasks.models.tokenizer import load_tokenizer
 
 ROWS_AT_ONCE = 64
 
@@ -22,17 +27,56 @@ def reward_model_from_policy(folder: Path, device: str) -> Any:
     check_model_folder(folder, None)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
     model.score.weight.data.zero_()
+    model.tokenizer = load_tokenizer(folder)
+    return model.to(device).eval()
+
+
+def reward_model_from_elsewhere(source: str, revision: str | None, device: str) -> Any:
+    """A folder or hub name with a trained head of one output. Raises InputError with one sentence."""
+    check_model_folder(source, revision)
+    try:
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            revision=None if Path(source).is_dir() else revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype="float32",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"reward model {source} cannot be loaded ({reason})") from None
+    if loaded["missing_keys"]:
+        missing = min(loaded["missing_keys"])
+        raise InputError(
+            f"{source} is not a reward model: its weights file lacks {missing}; a language model has no score head"
+        )
+    if model.config.num_labels != 1:
+        raise InputError(f"{source} gives {model.config.num_labels} numbers for a text (num_labels); a reward model gives one")
+    model.tokenizer = load_tokenizer(source, revision)
+    if len(model.tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(model.tokenizer))  # a pad token was added
+    model.config.pad_token_id = model.tokenizer.pad_token_id  # the score is read at the last token that is not this one
     return model.to(device).eval()
 
 
 def load_reward_model(folder: Path, device: str) -> Any:
+    """That of the stage reward_model, with its tokenizer as `.tokenizer`."""
     check_model_folder(folder, None)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
+    model.tokenizer = load_tokenizer(folder)
     return model.requires_grad_(False).to(device).eval()
 
 
 def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
-    """The head's output at the last token of each completion: (batch,)."""
+    """The head's output at the last token of each completion: (batch,). The ids are those of the reward model's tokenizer."""
+    context = getattr(reward_model.config, "max_position_embeddings", None)
+    longest = int(batch.attention_mask.sum(1).max())
+    if context and longest > context:
+        raise InputError(
+            f"a prompt with its completion has {longest} tokens, the reward model's max_position_embeddings is {context}; "
+            "lower task.max_prompt_tokens and task.max_new_tokens, or take another reward model"
+        )
     outputs = reward_model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -43,9 +87,66 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def standardised_scores(reward_model: Any, batch: Batch) -> Tensor:
-    """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,)."""
+def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any = None) -> Tensor:
+    """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,).
+
+    tokenizer: what the ids of the batch belong to; None where it is known to be the reward model's own.
+    """
+    batch = as_read_by(reward_model, batch, tokenizer or reward_model.tokenizer)
     scores = torch.zeros(len(batch), device=batch.completion_ids.device)
     for rows, piece in batch.pieces(ROWS_AT_ONCE):
         scores[rows] = raw_scores(reward_model, piece)
     return (scores - reward_model.config.score_mean) / reward_model.config.score_std
+
+
+def state_values(critic: Any, batch: Batch) -> Tensor:
+    """The head's output at the state that each completion token is predicted from: (batch, time), in units of raw_scores.
+
+    A reward model read in this way is a value function to start from: where raw_scores is the head after the last token, this
+    is the head before each.
+    """
+    hidden = critic.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return critic.score(hidden[:, -batch.time - 1 : -1]).squeeze(-1)
+
+
+def as_read_by(reward_model: Any, batch: Batch, tokenizer: Any) -> Batch:
+    """The same texts in the reward model's token ids: the batch itself if its tokenizer is no other.
+
+    Control tokens do not cross over: a chat template's are left out, and a completion that ended by itself ends with the
+    reward model's end-of-text. One that was cut off has none there either.
+    """
+    own = reward_model.tokenizer
+    if tokenizer is own or _identity(tokenizer) == _identity(own):
+        return batch
+    prompts = zip(batch.prompt_ids.tolist(), batch.prompt_mask.tolist(), strict=True)
+    texts = [decode(tokenizer, [id for id, real in zip(ids, mask, strict=True) if real]) for ids, mask in prompts]
+    completions = batch.completions()
+    encoded = encode_completions(own, [decode(tokenizer, ids) for ids in completions])
+    ended = [ids[-1] in tokenizer.all_special_ids for ids in completions]
+    encoded = [ids if whole else ids[:-1] for ids, whole in zip(encoded, ended, strict=True)]
+    return collate(encode_prompts(own, texts), encoded, own.pad_token_id, str(batch.prompt_ids.device))
+
+
+def check_padding(reward_model: Any, batch: Batch) -> None:
+    """Refuse an architecture whose score depends on the padding, as where positions do not count from 0."""
+    with torch.no_grad():
+        scores = raw_scores(reward_model, batch)
+        alone = [
+            reward_model(input_ids=ids[mask == 1][None]).logits[0, 0]
+            for ids, mask in zip(batch.input_ids, batch.attention_mask, strict=True)
+        ]
+    if not torch.allclose(scores, torch.stack(alone), rtol=1e-3, atol=1e-3):
+        raise InputError(
+            f"a {reward_model.config.model_type} reward model scores a text differently when it is padded on the left; "
+            "take one with a causal language model's backbone"
+        )
+
+
+def _identity(tokenizer: Any) -> tuple[Any, ...]:
+    """What two tokenizers share whose ids mean the same."""
+    return tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id

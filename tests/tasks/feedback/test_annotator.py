@@ -13,8 +13,11 @@ CANDIDATES = [WRONG, RIGHT, Candidate("right and long", 0.9), Candidate("wrong a
 
 
 def test_utility():
-    assert utility(True, 10, 0.002) == pytest.approx(0.98)
-    assert utility(False, 10, 0.002) == pytest.approx(-0.02)
+    right, wrong = ({"verifier": verdict, "sentiment": 0.5} for verdict in (1.0, 0.0))
+    assert utility(right, {"verifier": 1.0}, 10, 0.002) == pytest.approx(0.98)
+    assert utility(wrong, {"verifier": 1.0}, 10, 0.002) == pytest.approx(-0.02)
+    assert utility(right, {"verifier": 2.0, "sentiment": -3.0}, 10, 0.0) == pytest.approx(0.5)
+    assert utility({}, {}, 10, 0.002) == pytest.approx(-0.02)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.1, 0.5, 1.0])

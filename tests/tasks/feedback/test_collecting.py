@@ -1,5 +1,7 @@
 """Preference collection as a stage: what was asked, who was right, and what is refused."""
 
+import re
+
 import pytest
 
 from tasks.core.files import read_table, write_table
@@ -67,6 +69,9 @@ def test_a_data_set_takes_the_place_of_the_annotator(again):
     ({"samples_per_prompt": 0}, "samples_per_prompt"),
     ({"bradley_terry_temperature": 0.0}, "bradley_terry_temperature"),
     ({"decisive_rate": 1.5}, "decisive_rate"),
+    ({"utility": {"verifer": 1.0}}, "'verifer' is not known; name some of verifier, length_band, sentiment"),
+    ({"utility": {"reward_model": 1.0}}, "'reward_model' is not known"),
+    ({"utility": {"verifier": float("nan")}}, "finite"),
 ])  # fmt: skip
 def test_params_that_make_no_sense(again, values, says):
     again.set("collect_preferences", **values)
@@ -82,3 +87,37 @@ def test_prompts_without_answers_cannot_be_annotated(again):
     done = again.run("collect_preferences")
     assert done.code == 1
     assert "needs prompts with an answer" in done.stderr.splitlines()[-1]
+
+
+def liked(text):
+    """Of the toy's words only so is listed; the band is 3 words."""
+    words = len(text.split())
+    return 0.5 + 0.25 * ("so" in re.findall("[a-z]+", text.lower())) + 0.5 * min(1, words / 3, 3 / words)
+
+
+def test_text_without_answers_is_judged_by_functions_of_the_text(again):
+    """The toy's completions are "A: 1" or "so A: 1": who likes the word so prefers the latter."""
+    prompts = read_table(again.folder / "data/prepared/prompts.parquet")
+    write_table(again.folder / "data/prepared/prompts.parquet", [row | {"answer": None} for row in prompts])
+    again.set("collect_preferences", utility={"sentiment": 1.0, "length_band": 0.5}, cost_per_token=0.0)
+    again.set("reward.functions", length_band={"shortest": 3, "longest": 3})
+    done = again.run("collect_preferences")
+    assert done.code == 0, done.stderr
+    pairs = read_table(again.folder / "data/preferences.parquet")
+    assert len(pairs) > 20
+    utilities = {side: [liked(row[side]) for row in pairs] for side in ("chosen", "rejected")}
+    gaps = [chosen - rejected for chosen, rejected in zip(utilities["chosen"], utilities["rejected"], strict=True)]
+    assert [row["gap"] for row in pairs] == pytest.approx(gaps, abs=1e-6)
+    assert sum(gap > 0 for gap in gaps) > 0.6 * len(gaps)
+
+
+def test_no_contrast_where_right_answers_do_not_count(again):
+    """A colleague's mistake says nothing about mood: all that is asked about are samples."""
+    again.set("collect_preferences", utility={"length_band": 1.0}, contrast_rate=1.0)
+    assert again.run("collect_preferences").code == 0
+    written = {row[side] for row in read_table(again.folder / "data/preferences.parquet") for side in ("chosen", "rejected")}
+    again.set("collect_preferences", contrast_rate=0.0)
+    assert again.run("collect_preferences").code == 0
+    assert written == {
+        row[side] for row in read_table(again.folder / "data/preferences.parquet") for side in ("chosen", "rejected")
+    }

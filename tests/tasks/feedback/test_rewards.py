@@ -1,25 +1,30 @@
 """Scores are the named weighted sum of the components, and what cannot be a score is refused."""
 
-import shutil
-
 import pytest
 import torch
 
 from tasks.core.errors import InputError
-from tasks.feedback.monitor import rollout_metrics, rollout_rows
-from tasks.feedback.rewards import Scorer
-from tasks.models.generate import sample
+from tasks.feedback.functions import FunctionsConfig, LengthBand, RewardConfig, Sentiment, length_band, sentiment
+from tasks.feedback.rewards import COMPONENTS, Scorer
+from tasks.models.batch import pad
+from tasks.models.generate import Rollout, sample
 from tasks.models.language import load_policy
 from tasks.models.reward import load_reward_model, standardised_scores
-from tasks.models.text import encode_prompts
+from tasks.models.text import decode, encode_completions, encode_prompts
 
 PROMPTS = ["left ab Ask.\n", "right ab Ask.\n"]
 ANSWERS = ["1"] * 6 + ["2"] * 6
+FUNCTIONS = FunctionsConfig(length_band=LengthBand(shortest=3, longest=3), sentiment=Sentiment(positive=["so"], negative=["a"]))
 
 
 @pytest.fixture(scope="module")
 def policy(project):
     return load_policy(project.folder / "models/sft", "cpu")
+
+
+@pytest.fixture(scope="module")
+def reward_model(project):
+    return load_reward_model(project.folder / "models/reward_model", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +36,19 @@ def rollout(policy):
 
 
 @pytest.fixture
-def scorer(project, policy):
-    def make(folder=None, **weights):
-        return Scorer(weights, folder or project.folder / "models/reward_model", policy[1], "number", "cpu")
+def scorer(policy, reward_model):
+    def make(**weights):
+        return Scorer(RewardConfig(weights=weights, functions=FUNCTIONS), reward_model, policy[1], "number")
 
     return make
+
+
+def written(tokenizer, texts):
+    """A rollout of these completions, which all ended by themselves."""
+    prompts, prompt_mask = pad(encode_prompts(tokenizer, PROMPTS[:1] * len(texts)), tokenizer.pad_token_id, left=True)
+    ids, mask = pad(encode_completions(tokenizer, texts), tokenizer.pad_token_id, left=False)
+    zeros = torch.zeros(ids.shape)
+    return Rollout(prompts, prompt_mask, ids, mask, zeros, zeros, torch.ones(len(texts), dtype=torch.bool))
 
 
 def test_the_score_is_the_weighted_sum(scorer, rollout):
@@ -45,10 +58,27 @@ def test_the_score_is_the_weighted_sum(scorer, rollout):
     assert 0 < components["verifier"].sum() < 12
 
 
-def test_the_reward_model_counts_standardised(project, scorer, rollout):
+def test_functions_of_the_text_are_components(scorer, policy, rollout):
+    scores, components = scorer(sentiment=1.5, length_band=-1.0)(rollout, ANSWERS)
+    texts = [decode(policy[1], ids) for ids in rollout.completions()]
+    assert components["sentiment"].tolist() == pytest.approx([sentiment(text, FUNCTIONS) for text in texts])
+    assert components["length_band"].tolist() == pytest.approx([length_band(text, FUNCTIONS) for text in texts])
+    torch.testing.assert_close(scores, 1.5 * components["sentiment"] - components["length_band"])
+    assert len(set(scores.tolist())) > 1
+
+
+def test_components_come_in_the_order_of_the_params(scorer, rollout):
+    """They are columns of a table: an order by chance would give other bytes."""
+    order = ["sentiment", "reward_model", "length_band", "verifier"]
+    for names in (order, order[::-1]):
+        components = scorer(**dict.fromkeys(names, 1.0))(rollout, ANSWERS)[1]
+        functions = [name for name in names if name in ("sentiment", "length_band")]
+        assert [*components] == ["reward_model", *functions, "verifier"]
+
+
+def test_the_reward_model_counts_standardised(scorer, reward_model, rollout):
     scores, components = scorer(reward_model=1.0)(rollout, ANSWERS)
-    model = load_reward_model(project.folder / "models/reward_model", "cpu")
-    torch.testing.assert_close(scores, standardised_scores(model, rollout))
+    torch.testing.assert_close(scores, standardised_scores(reward_model, rollout))
     assert "verifier" in components  # watched, though it has no weight
 
 
@@ -60,7 +90,7 @@ def test_one_answer_per_completion(scorer, rollout):
 
 @pytest.mark.parametrize("weights", [{"verifer": 1.0}, {"verifier": 1.0, "length": 0.1}, {}])
 def test_an_unknown_or_empty_reward_is_refused(scorer, weights):
-    with pytest.raises(InputError, match="name some of reward_model, verifier"):
+    with pytest.raises(InputError, match=f"name some of {', '.join(COMPONENTS)}"):
         scorer(**weights)
 
 
@@ -71,36 +101,44 @@ def test_prompts_without_answers(scorer, rollout):
         scorer(verifier=1.0)(rollout, [None] * 12)
 
 
-def test_a_score_that_is_not_a_number_is_refused(project, scorer, rollout, tmp_path):
-    folder = shutil.copytree(project.folder / "models/reward_model", tmp_path / "reward_model")
-    model = load_reward_model(folder, "cpu")
-    model.score.weight.data.fill_(float("nan"))
-    model.save_pretrained(folder)
+def test_one_prompt_without_an_answer(scorer, rollout):
+    """A mean over the others would be of other prompts than the score's."""
+    _, components = scorer(sentiment=1.0)(rollout, [None, *ANSWERS[1:]])
+    assert components.keys() == {"sentiment"}
+
+
+def test_a_score_that_is_not_a_number_is_refused(project, policy, rollout):
+    broken = load_reward_model(project.folder / "models/reward_model", "cpu")
+    broken.score.weight.data.fill_(float("nan"))
+    scorer = Scorer(RewardConfig(weights={"reward_model": 1.0}, functions=FUNCTIONS), broken, policy[1], "number")
     with pytest.raises(InputError, match="not a number"):
-        scorer(folder, reward_model=1.0)(rollout, ANSWERS)
+        scorer(rollout, ANSWERS)
+
+
+def test_completions_without_a_word(scorer, policy):
+    """Nothing but end-of-text: no answer, no words, no feeling, and still a score."""
+    rollout = written(policy[1], ["", "A: 1", ""])
+    scores, components = scorer(reward_model=1.0, verifier=1.0, length_band=1.0, sentiment=1.0)(rollout, ["1"] * 3)
+    assert rollout.lengths.tolist()[::2] == [1, 1]
+    assert components["verifier"].tolist() == [0.0, 1.0, 0.0]
+    assert components["length_band"].tolist() == pytest.approx([0.0, 2 / 3, 0.0])
+    assert components["sentiment"].tolist() == [0.5, 0.25, 0.5]
+    assert torch.isfinite(scores).all()
+    assert scores[0] == scores[2] < scores[1]
 
 
 def test_scores_carry_no_gradient(scorer, rollout):
     assert not scorer(reward_model=1.0)(rollout, ANSWERS)[0].requires_grad
 
 
-def test_rollout_metrics_by_hand(rollout):
-    """KL of a completion is the sum of its log-ratios; entropy is a mean over tokens that count."""
-    scores = torch.arange(12.0)
-    reference = rollout.logprobs - 0.1
-    metrics = rollout_metrics(rollout, reference, scores, {"verifier": torch.ones(12)})
-    lengths = torch.tensor([len(completion) for completion in rollout.completions()], dtype=torch.float32)
-    tokens = torch.cat([rollout.entropy[row, : int(length)] for row, length in enumerate(lengths)])
-    assert metrics["rollout/score_mean"].item() == 5.5
-    assert metrics["rollout/score_std"].item() == pytest.approx(scores.std().item())
-    assert metrics["rollout/verifier_mean"].item() == 1.0
-    assert metrics["rollout/kl_mean"].item() == pytest.approx(0.1 * lengths.mean().item(), rel=1e-4)
-    assert metrics["rollout/entropy"].item() == pytest.approx(tokens.mean().item(), rel=1e-5)
-    assert metrics["rollout/completion_length"].item() == lengths.mean().item()
-    assert 0 <= metrics["rollout/eos_rate"].item() <= 1
+def test_shares_of_the_spread_by_hand(scorer):
+    components = {"verifier": torch.tensor([0.0, 1.0]), "sentiment": torch.tensor([0.0, 0.5])}  # std 0.5 and 0.25
+    assert scorer(verifier=1.0, sentiment=-2.0).shares(components) == {"verifier": 0.5, "sentiment": 0.5}
+    assert scorer(verifier=3.0, sentiment=2.0).shares(components) == {"verifier": 0.75, "sentiment": 0.25}
 
 
-def test_rows_to_read_show_one_completion_of_each_prompt(policy, rollout):
-    rows = rollout_rows(7, rollout, policy[1], PROMPTS, torch.arange(12.0))
-    assert [(row["step"], row["prompt"], row["score"]) for row in rows] == [(7, PROMPTS[0], 0.0), (7, PROMPTS[1], 6.0)]
-    assert all("A:" in row["completion"] and "</s>" not in row["completion"] for row in rows)
+def test_shares_where_nothing_spreads_or_nothing_competes(scorer):
+    same, spread = torch.ones(4), torch.arange(4.0)
+    assert scorer(verifier=1.0, sentiment=1.0).shares({"verifier": same, "sentiment": same}) == {"verifier": 0, "sentiment": 0}
+    assert scorer(verifier=1.0).shares({"verifier": spread}) == {}
+    assert scorer(verifier=1.0, sentiment=0.0).shares({"verifier": spread, "sentiment": spread}) == {}  # only watched

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from scipy.stats import chisquare
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from tasks.models.batch import collate
-from tasks.models.generate import greedy, sample, stop_ids
+from tasks.models.generate import greedy, sample, stop_ids, truncated
 from tasks.rl.logprobs import completion_logprobs
 from tests.reference.sampling import sample_one
 
@@ -112,18 +113,78 @@ def test_entropy_is_that_of_the_sampled_distribution(talkative, tokenizer):
     torch.testing.assert_close(rollout.entropy, distribution.entropy() * rollout.completion_mask, atol=1e-4, rtol=0)
 
 
-def test_frequencies_are_the_probabilities(model, tokenizer):
+def exact(logits, top_k, top_p):
+    """The distribution token by token: the likeliest first, until there are top_k of them or they hold top_p of that."""
+    probs = logits.double().softmax(-1).tolist()
+    ranked = sorted(range(len(probs)), key=lambda token: -probs[token])[:top_k]
+    within = sum(probs[token] for token in ranked)
+    kept, held = [], 0.0
+    for token in ranked:
+        if held < (top_p or 1.0) * within:
+            kept.append(token)
+            held += probs[token]
+    return torch.tensor([prob / held if token in kept else 0.0 for token, prob in enumerate(probs)], dtype=torch.float64)
+
+
+CUTS = [(None, None), (5, None), (None, 0.6), (20, 0.7)]
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), CUTS)
+def test_frequencies_are_the_probabilities(model, tokenizer, top_k, top_p):
     """χ² of 4,000 first tokens against the model's own distribution; rare tokens together. Fixed seed: p is a fact."""
     rows, temperature = 4000, 0.5
-    rollout = draw(model, tokenizer, [PROMPTS[0]], seed=1, max_new_tokens=1, temperature=temperature, group_size=rows)
+    rollout = draw(
+        model, tokenizer, [PROMPTS[0]], seed=1, max_new_tokens=1, temperature=temperature, group_size=rows,
+        top_k=top_k, top_p=top_p,
+    )  # fmt: skip
     with torch.no_grad():
-        probs = (model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1].double() / temperature).softmax(-1)
+        probs = exact(model(input_ids=torch.tensor([PROMPTS[0]])).logits[0, -1] / temperature, top_k, top_p)
+    token = rollout.completion_ids[:, 0]
+    torch.testing.assert_close(rollout.logprobs[:, 0].double(), probs[token].log(), atol=1e-4, rtol=0)
+    entropy = torch.distributions.Categorical(probs=probs).entropy().float()
+    torch.testing.assert_close(rollout.entropy[:, 0], entropy.expand(rows), atol=1e-4, rtol=0)
     counts = torch.bincount(rollout.completion_ids[:, 0], minlength=len(probs)).double()
     common = probs * rows >= 5
     observed = [*counts[common].tolist(), counts[~common].sum().item()]
     expected = [*(probs[common] * rows).tolist(), probs[~common].sum().item() * rows]
-    assert common.sum() > 10
-    assert chisquare(observed, expected).pvalue > 0.01
+    assert counts[probs == 0].sum() == 0
+    assert common.sum() >= 4
+    present = slice(None) if expected[-1] > 0 else slice(-1)
+    assert chisquare(observed[present], expected[present]).pvalue > 0.01
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 5, 1000])
+@pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.9, 1.0])
+def test_cuts_equal_those_of_transformers(top_k, top_p):
+    """Same order: the likeliest top_k first, then the nucleus of what is left."""
+    logits = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) * 2
+    expected = logits if top_k is None else TopKLogitsWarper(top_k)(None, logits)
+    expected = expected if top_p is None else TopPLogitsWarper(top_p)(None, expected)
+    assert torch.equal(truncated(logits, top_k, top_p), expected)
+    assert torch.isfinite(expected).any(-1).all()
+
+
+def test_a_cut_to_one_token_is_greedy(model, tokenizer):
+    best = sample(model, tokenizer, PROMPTS, max_new_tokens=12, temperature=0.0).completions()
+    for cut in ({"top_k": 1}, {"top_p": 1e-6}):
+        rollout = draw(model, tokenizer, PROMPTS, **cut)
+        assert rollout.completions() == best
+        assert rollout.logprobs.eq(0).all()
+        assert rollout.entropy.eq(0).all()
+
+
+def test_no_cut_changes_nothing(model, tokenizer):
+    plain, wide = draw(model, tokenizer, PROMPTS), draw(model, tokenizer, PROMPTS, top_k=100_000, top_p=1.0)
+    assert torch.equal(plain.completion_ids, wide.completion_ids)
+    assert torch.equal(plain.logprobs, wide.logprobs)
+
+
+@pytest.mark.parametrize(("cut", "says"), [
+    ({"top_k": 0}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"top_p": -0.5}, "top_p"),
+])  # fmt: skip
+def test_cuts_that_make_no_sense(model, tokenizer, cut, says):
+    with pytest.raises(ValueError, match=says):
+        draw(model, tokenizer, PROMPTS, **cut)
 
 
 @pytest.mark.parametrize("max_new_tokens", [1, 5])
