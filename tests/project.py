@@ -28,15 +28,61 @@ ON_POLICY = {"rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
 POLICIES: dict[str, dict[str, Any]] = {
     "ppo": ON_POLICY | {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
-        "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
-        "value_coef": 0.1, "value_clip_range": 0.2, "gamma": 1.0, "gae_lambda": 0.95, "missing_eos_penalty": 0.5,
+        "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean",
+        "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "gamma": 1.0, "gae_lambda": 0.95,
+        "missing_eos_penalty": 0.5,
+    },
+    "ppo_max": ON_POLICY | {
+        "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
+        "value_learning_rate": 3.0e-3, "score_normalization": True, "score_clip_range": 3.0, "kl_coef": 0.1,
+        "kl_in": "reward", "kl_level": "token", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
+        "critic": "reward_model", "critic_warmup_steps": 2, "value_clip_range": 0.5, "whiten_advantages": True,
+        "max_grad_norm": 1.0, "pretraining_coef": 0.02, "pretraining_batch_size": 8, "gamma": 1.0, "gae_lambda": 0.95,
+        "missing_eos_penalty": 0.5,
+    },
+    "reinforce": ON_POLICY | {
+        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "kl_in": "reward",
+        "kl_estimator": "k1", "reduction": "sequence_sum", "missing_eos_penalty": 0.5,
+    },
+    "reinforce_baseline": ON_POLICY | {
+        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "kl_in": "reward",
+        "kl_estimator": "k1", "reduction": "sequence_sum", "baseline_decay": 0.9, "missing_eos_penalty": 0.5,
+    },
+    "rloo": ON_POLICY | {
+        "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3,
+        "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_mean",
+        "ratio_level": "sequence_sum", "clip_range": 0.2, "missing_eos_penalty": 0.5,
     },
     "grpo": ON_POLICY | {
-        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02, "kl_in": "loss",
-        "kl_estimator": "k3", "reduction": "token_mean", "clip_range": 0.2, "std_floor": 0.2, "missing_eos_penalty": 0.5,
+        "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02,
+        "kl_in": "loss", "kl_estimator": "k3", "kl_correction": False, "reduction": "token_mean", "surrogate": "clipped",
+        "ratio_level": "token", "clip_range_low": 0.2, "clip_range_high": 0.2, "ratio_bound": None, "std_floor": 0.2,
+        "missing_eos_penalty": 0.5,
     },
     "dpo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
+    "dpo_positive": {
+        "num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3, "penalty_coef": 5.0, "penalty_in": "margin",
+    },
+    "ipo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
+    "orpo": {"num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "odds_ratio_coef": 1.0},
+    "kto": {
+        "num_steps": 40, "batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3, "desirable_weight": 1.0,
+        "undesirable_weight": 1.0,
+    },
     "raft": ON_POLICY | {"num_steps": 25, "learning_rate": 1.0e-3},
+    "rrhf": ON_POLICY | {"num_steps": 25, "micro_batch_size": 16, "learning_rate": 1.0e-3, "sft_coef": 3.0},
+    "ilql": {
+        "num_steps": 60, "batch_size": 32, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2, "gamma": 1.0,
+        "td_lambda": 0.95, "tau": 0.7, "cql_coef": 0.01, "nll_coef": 0.1, "polyak_rate": 0.3, "beta": 4.0,
+    },
+    "evolution_strategies": {
+        "num_steps": 30, "rollout_batch_size": 192, "population_size": 12, "perturbed": "k_proj", "sigma": 0.2,
+        "learning_rate": 0.1, "temperature": 1.0, "kl_coef": 0.0,
+    },
+    "dno": ON_POLICY | {
+        "num_iterations": 12, "steps_per_iteration": 3, "pairs_per_prompt": 2, "min_margin": 0.1, "batch_size": 16,
+        "learning_rate": 1.0e-3, "beta": 0.5, "num_validation_prompts": 40,
+    },
 }  # fmt: skip
 ALGORITHMS = list(POLICIES)
 
@@ -51,13 +97,17 @@ PARAMS: dict[str, Any] = {
     "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
     "collect_preferences": {
         "source": "annotator", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4, "pairs_per_prompt": 2,
-        "temperature": 1.0, "bradley_terry_temperature": 0.3, "cost_per_token": 0.03, "decisive_rate": 0.9,
-        "contrast_rate": 0.5,
+        "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0}, "cost_per_token": 0.03,
+        "decisive_rate": 0.9, "contrast_rate": 0.5,
     },
-    "reward_model": {"num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3, "center_coef": 1.0e-3},
+    "reward_model": {
+        "source": "sft", "revision": None, "num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3, "center_coef": 1.0e-3,
+    },
     "reward": {
-        "weights": {"verifier": 0.5, "reward_model": 0.5}, "length_band": {"shortest": 1, "longest": 2},
-        "sentiment": {"positive": ["so"], "negative": ["no"]},
+        "weights": {"verifier": 0.5, "reward_model": 0.5},
+        "functions": {
+            "length_band": {"shortest": 1, "longest": 2}, "sentiment": {"positive": ["so"], "negative": ["no"]},
+        },
     },
     "alarms": {
         "window": 3, "length_drift": 2.0, "repetition": 0.5, "eos_rate": 0.3, "entropy": 0.01, "kl_budget": 20.0,
@@ -70,7 +120,7 @@ PARAMS: dict[str, Any] = {
         "encoder": "models/base", "learner": "finetune", "num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3,
         "hidden_size": 16,
     },
-    "evaluate": {"num_prompts": 40, "judge": "verifier", "bootstrap_samples": 200},
+    "evaluate": {"num_prompts": 40, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
 STAGES = {
     "base_model": "tasks.algorithms.base_model",

@@ -1,21 +1,31 @@
 """GRPO: the completions of one prompt are each other's baseline; no value function.
 
     Â_i = (score_i − mean of the group) / (std of the group + std_floor)
-    minimize  −min(ρ Â, clip(ρ, 1−ε, 1+ε) Â) + kl_coef · KL_k3(π‖π_ref)      per token, ρ = π/π_old
+    minimize  −min(ρ Â, clip(ρ, 1−ε_low, 1+ε_high) Â) + kl_coef · KL_k3(π‖π_ref)      per token, ρ = π/π_old
 
-Shao et al. 2024 (DeepSeekMath), equations 3 and 4.
+Shao et al. 2024 (DeepSeekMath), equations 3 and 4. Its variants are params:
+
+  clip_range_high    above clip_range_low it is the "clip higher" of DAPO (Yu et al. 2025)
+  ratio_bound        the unclipped ρ is at most this, also for bad tokens (INTELLECT-2, 2025); null: no bound
+  ratio_level        token; or sequence_mean: the geometric mean of a completion's ratios, one for all its tokens (GSPO, Zheng
+                     et al. 2025, with clip ranges near 3e-4)
+  surrogate          clipped: as above; cispo: −sg(clip(ρ, 1−ε_low, 1+ε_high)) Â log π (MiniMax-M1, 2025, with clip_range_low 1)
+  reduction          sequence_mean: the paper's; token_mean: DAPO's; longest_mean: that of Dr. GRPO (Liu et al. 2025)
+  kl_correction      true: the KL term times ρ, so that its gradient is that of KL(π‖π_ref) (Tang & Munos 2025)
 
 How this differs from the paper
-  - One optimizer step per rollout: ρ is 1 up to rounding, the clip never binds, and the sampler's log-probabilities serve
-    as π_old.
+  - One optimizer step per rollout where num_epochs is 1 and batch_size the whole rollout: ρ is then 1 up to rounding, no clip
+    ever binds, and the variants of the ratio differ only after the first step on a rollout.
+  - The sampler's log-probabilities serve as π_old.
   - std_floor is .2 here, not a tiny constant: with it a group whose completions are nearly equally good teaches little.
-  - The loss is averaged as `reduction` says; the paper's is sequence_mean.
   - A group of equal scores has zero advantage but still feels the KL term, which pulls it back to the reference.
 
 Metrics: those of tasks/feedback/monitor.py, and
-  loss/policy, loss/kl      the two terms above, the second after its coefficient
+  loss/policy, loss/kl      the two terms above, the second after its coefficient, mean over the updates of the step
+  policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
+  policy/clip_fraction      share of tokens whose ratio left [1−ε_low, 1+ε_high]
   policy/zero_std_groups    share of groups that teach nothing
-  train/grad_norm           norm of the gradient before clipping to 1
+  train/grad_norm           norm of the gradient of the last update, before clipping to 1
 """
 
 from typing import Literal, Self
@@ -27,7 +37,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored
+from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
 from tasks.feedback.prompts import load_prompts
 from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
@@ -38,7 +48,7 @@ from tasks.rl.advantages import group_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
-from tasks.rl.policy_losses import clipped_policy_loss
+from tasks.rl.policy_losses import cispo_loss, clipped_ratio_loss, importance_ratio, outside
 
 
 class GrpoConfig(Config):
@@ -49,14 +59,21 @@ class GrpoConfig(Config):
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt
+    num_epochs: PositiveInt  # passes over a rollout
+    batch_size: PositiveInt  # completions per optimizer step
     micro_batch_size: PositiveInt  # completions per backward pass
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
     kl_in: Literal["loss"]
     kl_estimator: Literal["k1", "k2", "k3"]
-    reduction: Literal["token_mean", "sequence_mean", "sequence_sum"]
-    clip_range: PositiveFloat
+    kl_correction: bool
+    reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "longest_mean"]
+    surrogate: Literal["clipped", "cispo"]
+    ratio_level: Literal["token", "sequence_mean"]
+    clip_range_low: PositiveFloat
+    clip_range_high: PositiveFloat
+    ratio_bound: PositiveFloat | None
     std_floor: NonNegativeFloat
     missing_eos_penalty: NonNegativeFloat
 
@@ -65,7 +82,16 @@ class GrpoConfig(Config):
         if self.group_size < 2:
             raise ValueError("group_size (1): a group needs at least 2 completions to compare")
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
-        check_divides("micro_batch_size", self.micro_batch_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("batch_size", self.batch_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
+
+    @model_validator(mode="after")
+    def _variants(self) -> Self:
+        if self.surrogate == "cispo" and (self.ratio_bound is not None or self.ratio_level != "token"):
+            raise ValueError("surrogate cispo clips the weight of each token: set ratio_bound to null and ratio_level to token")
+        if self.ratio_bound is not None and self.ratio_bound <= 1 + self.clip_range_high:
+            raise ValueError(f"ratio_bound ({self.ratio_bound}) must be above 1 + clip_range_high, or it undoes the clip")
         return self
 
 
@@ -88,30 +114,49 @@ def train(config: GrpoConfig, stage: Stage) -> None:
             generator=seeds.generator(stage.seed, "rollout", step), group_size=config.group_size,
         )  # fmt: skip
         scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
+        mask = rollout.completion_mask
+
+        ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         rewards = scores - config.missing_eos_penalty * ~rollout.finished
         advantages = group_advantages(rewards, config.group_size, config.std_floor)[:, None]
 
-        losses = torch.zeros(2)
-        ref_logprobs = torch.zeros_like(rollout.logprobs)
-        for rows, micro in rollout.pieces(config.micro_batch_size):
-            with torch.no_grad():
-                ref_logprobs[rows, : micro.time] = completion_logprobs(reference, micro, config.temperature)
-            logprobs = completion_logprobs(policy, micro, config.temperature)
-            policy_loss = reduce_tokens(
-                clipped_policy_loss(logprobs, micro.logprobs, advantages[rows], config.clip_range),
-                micro.completion_mask, config.reduction, whole=rollout.completion_mask,
-            )  # fmt: skip
-            kl_loss = config.kl_coef * reduce_tokens(
-                kl_estimate(logprobs, ref_logprobs[rows, : micro.time], config.kl_estimator),
-                micro.completion_mask, config.reduction, whole=rollout.completion_mask,
-            )  # fmt: skip
-            (policy_loss + kl_loss).backward()
-            losses += torch.tensor([policy_loss.item(), kl_loss.item()])
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        updates = []
+        for epoch in range(config.num_epochs):
+            shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
+            for batch_rows in shuffled.to(stage.device).split(config.batch_size):
+                update, whole = torch.zeros(4, device=stage.device), mask[batch_rows]
+                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
+                    rows, time = batch_rows[picked], micro.time
+                    logprobs = completion_logprobs(policy, micro, config.temperature)
+                    ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.ratio_level)
+                    if config.surrogate == "cispo":
+                        losses = cispo_loss(logprobs, ratio, advantages[rows], config.clip_range_low, config.clip_range_high)
+                    else:
+                        losses = clipped_ratio_loss(
+                            ratio, advantages[rows], config.clip_range_low, config.clip_range_high, config.ratio_bound
+                        )
+                    policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole, task.max_new_tokens)
+                    kl = kl_estimate(logprobs, ref_logprobs[rows, :time], config.kl_estimator)
+                    if config.kl_correction:
+                        kl = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, "token") * kl
+                    kl = reduce_tokens(kl, micro.completion_mask, config.reduction, whole, task.max_new_tokens)
+                    kl_loss = config.kl_coef * kl
+                    (policy_loss + kl_loss).backward()
+                    with torch.no_grad():
+                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
+                        moved = outside(ratio, config.clip_range_low, config.clip_range_high)
+                        drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
+                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
+                        update += torch.stack([policy_loss, kl_loss, drift, moved])
+                grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+                updates.append(update)
 
+        policy_loss_mean, kl_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
-            "loss/policy": losses[0],
-            "loss/kl": losses[1],
+            "loss/policy": policy_loss_mean,
+            "loss/kl": kl_loss_mean,
+            "policy/approx_kl": approx_kl,
+            "policy/clip_fraction": clipped,
             "policy/zero_std_groups": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip

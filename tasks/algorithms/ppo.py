@@ -8,7 +8,13 @@ Schulman et al. 2017 and 2016; with KL in the reward as in Ziegler et al. 2019 a
 
 How this differs from Ouyang et al.
   - The value function is a second head on the policy's last hidden state, which starts at zero, not a copy of the reward
-    model; its gradient reaches the shared trunk too, scaled by value_coef.
+    model (that is ppo_max.py). It has a learning rate and an optimizer of its own, so that its gradient takes no part in the
+    clip of the policy's; its gradient also reaches the shared trunk, scaled by value_coef.
+  - The trunk has to learn to tell good beginnings from bad: on the default, the best linear head on the frozen SFT model
+    explains .02 of the variance of the scores. With value_coef .1 and gae_lambda .95 the head ended at .10, noisy, against
+    returns that hold V itself; with value_coef 1 and gae_lambda 1 at .26 of the rewards still to come (means of the last five
+    of 40 steps, seed 0), with as good a policy (+17 points of right samples over SFT in both).
+  - gae_lambda 1 makes R̂ the sum of the rewards still to come: a value function that knows little yet lends no bias.
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The first epoch's old log-probabilities are those the sampler returned.
 
@@ -16,7 +22,8 @@ Metrics: those of tasks/feedback/monitor.py, and
   loss/policy, loss/value   the two terms above (the second before value_coef), mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
-  value/explained_variance  1 − var(R̂ − V)/var(R̂): 0 for a useless value function, 1 for a perfect one
+  value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
+                            useless value function, 1 for a perfect one. (R̂ in place of G would hold V itself and flatter it.)
   train/grad_norm           norm of the gradient of the last update, before clipping to 1
 """
 
@@ -29,7 +36,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored
+from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
 from tasks.feedback.prompts import load_prompts
 from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
@@ -38,7 +45,7 @@ from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
 from tasks.rl.advantages import gae
 from tasks.rl.kl import kl_estimate
-from tasks.rl.logprobs import completion_logprobs, completion_logprobs_and_hidden
+from tasks.rl.logprobs import completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
 
@@ -55,6 +62,7 @@ class PpoConfig(Config):
     batch_size: PositiveInt  # completions per optimizer step
     micro_batch_size: PositiveInt  # completions per backward pass
     learning_rate: PositiveFloat
+    value_learning_rate: PositiveFloat  # of the value head alone
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
     kl_in: Literal["reward"]
@@ -85,8 +93,9 @@ def train(config: PpoConfig, stage: Stage) -> None:
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw([*policy.parameters(), *value_head.parameters()], config.learning_rate)
-    stage.resume(policy=policy, value_head=value_head, optimizer=optimizer)
+    optimizer = adamw(list(policy.parameters()), config.learning_rate)
+    value_optimizer = adamw(list(value_head.parameters()), config.value_learning_rate)
+    stage.resume(policy=policy, value_head=value_head, optimizer=optimizer, value_optimizer=value_optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
     for step in stage.steps(config.num_steps):
@@ -99,10 +108,9 @@ def train(config: PpoConfig, stage: Stage) -> None:
         scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
         mask = rollout.completion_mask
 
-        ref_logprobs, values = torch.zeros_like(rollout.logprobs), torch.zeros_like(rollout.logprobs)
+        ref_logprobs, values = reference_logprobs(reference, rollout, config.temperature), torch.zeros_like(rollout.logprobs)
         with torch.no_grad():
             for rows, micro in rollout.pieces(config.micro_batch_size):
-                ref_logprobs[rows, : micro.time] = completion_logprobs(reference, micro, config.temperature)
                 _, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
                 values[rows, : micro.time] = value_head(states).squeeze(-1)
         rewards = -config.kl_coef * kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask
@@ -114,8 +122,8 @@ def train(config: PpoConfig, stage: Stage) -> None:
         updates = []
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
-            for batch_rows in shuffled.split(config.batch_size):
-                update, whole = torch.zeros(4), mask[batch_rows]
+            for batch_rows in shuffled.to(stage.device).split(config.batch_size):
+                update, whole = torch.zeros(4, device=stage.device), mask[batch_rows]
                 for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
                     rows, time = batch_rows[picked], micro.time
                     logprobs, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
@@ -130,16 +138,18 @@ def train(config: PpoConfig, stage: Stage) -> None:
                     )  # fmt: skip
                     (policy_loss + config.value_coef * value_loss).backward()
                     with torch.no_grad():
-                        moved = clip_fraction(logprobs, micro.logprobs, config.clip_range)
                         drift = kl_estimate(micro.logprobs, logprobs, "k3")
-                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
+                        moved = clip_fraction(logprobs, micro.logprobs, config.clip_range)
                         drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
-                        update += torch.stack([policy_loss, value_loss, moved, drift])
+                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
+                        update += torch.stack([policy_loss, value_loss, drift, moved])
                 grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+                optimizer_step(value_optimizer, warmup_constant(step, config.value_learning_rate))
                 updates.append(update)
 
-        policy_loss_mean, value_loss_mean, clipped, approx_kl = torch.stack(updates).mean(0)
-        unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
+        policy_loss_mean, value_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)
+        _, outcomes = gae(rewards, torch.zeros_like(values), mask, config.gamma, gae_lambda=1.0)
+        unexplained = (outcomes - values)[mask.bool()].var() / outcomes[mask.bool()].var().clamp(min=1e-8)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
             "loss/value": value_loss_mean,

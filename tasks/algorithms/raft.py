@@ -48,6 +48,8 @@ class RaftConfig(Config):
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
+        if self.group_size < 2:
+            raise ValueError("group_size (1): a group needs at least 2 completions to choose from")
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
         return self
 

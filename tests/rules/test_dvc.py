@@ -5,12 +5,14 @@ Stages come from DVC itself, with the matrix and the parameters resolved; code i
 
 import ast
 import fnmatch
+import shutil
 
 import pytest
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
-from tests.project import STAGES
+from tasks.core.config import read_params
+from tests.project import ALGORITHMS, STAGES, write_params
 from tests.rules.code import REPO, calls, closure, imports, modules, namespaces, tree, work_of
 
 SILENT = {"tasks"}  # tasks/__init__.py sets environment variables that change no number
@@ -20,9 +22,16 @@ UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: wha
 
 
 @pytest.fixture(scope="module")
-def stages():
-    with Repo(REPO) as repo:
-        return {stage.addressing: stage for stage in repo.index.stages if stage.cmd}
+def stages(tmp_path_factory):
+    """Of dvc.yaml as it would be with every algorithm in the matrix."""
+    folder = tmp_path_factory.mktemp("every_algorithm")
+    params = read_params(REPO / "params.yaml")
+    params["policy"]["algorithms"] = ALGORITHMS
+    write_params(folder, params)
+    shutil.copy(REPO / "dvc.yaml", folder)
+    Repo.init(str(folder), no_scm=True).close()
+    with Repo(folder) as repo:
+        return {stage.name: stage for stage in repo.index.stages if stage.cmd}
 
 
 def entry(stage):

@@ -1,10 +1,12 @@
 """What must not change a policy, what must, and what the metrics say of it."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tasks.core.files import read_json
+from tasks.core.files import read_json, read_table, write_table
 
 
 @pytest.fixture
@@ -65,3 +67,25 @@ def test_a_reward_is_what_its_weights_say(again):
         expected = 2.0 * row["rollout/verifier_mean"] + 0.5 * row["rollout/reward_model_mean"]
         assert row["rollout/score_mean"] == pytest.approx(expected, abs=1e-5)
     assert torch.isfinite(torch.tensor([row["loss/policy"] for row in history])).all()
+
+
+def test_where_all_scores_are_equal_rrhf_has_nothing_to_rank(again):
+    again.set("reward", weights={"sentiment": 1.0})
+    again.set("reward.functions", sentiment={"positive": ["glad"], "negative": ["sad"]})  # no completion has these
+    _, history = train(again, "rrhf", num_steps=2)
+    assert [row["rollout/score_std"] for row in history] == [0.0, 0.0]
+    assert [row["loss/ranking"] for row in history] == [row["train/misranked"] for row in history] == [0.0, 0.0]
+    assert all(row["loss/nll"] > 0 for row in history)
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "dpo_positive", "ipo", "orpo", "kto"])
+def test_empty_completions_are_completions(again, algorithm):
+    """Nothing but end-of-text, on either side of a pair or on both."""
+    path = again.folder / "data/preferences.parquet"
+    sides = [(), ("chosen",), ("rejected",), ("chosen", "rejected")]
+    rows = [row | dict.fromkeys(sides[number % 4], "") for number, row in enumerate(read_table(path))]
+    write_table(path, rows)
+    weights, history = train(again, algorithm, num_steps=3)
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert all(math.isfinite(value) for row in history for value in row.values())
+    assert largest_gap(weights, load_file(again.folder / "models/sft/model.safetensors")) > 1e-6

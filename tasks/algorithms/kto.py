@@ -1,0 +1,112 @@
+"""KTO: each completion is good or bad by itself; a person values it against a point of reference.
+
+    minimize  w (1 − σ(β (Δ − z₀)))   if desirable,   w (1 − σ(β (z₀ − Δ)))   if not,   Δ = Σ_t log π(y_t) − log π_ref(y_t)
+    z₀ = max(0, mean Δ of completions that belong to other prompts),   no gradient
+
+Ethayarajh et al. 2024, section 4. Prospect theory: gains and losses count from z₀, an estimate of KL(π‖π_ref), and ever
+larger ones add ever less. No pairs are needed: here the chosen completions are the desirable ones, the rejected ones the
+undesirable.
+
+How this differs from the paper
+  - Both completions of a pair are in the same batch, as in the other offline methods; the loss does not know which belong
+    together.
+  - z₀ comes from the batch itself: every prompt with the completion of a pair half a batch away.
+  - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never
+    changes. Those of the mismatched completions, new in every batch, are not.
+
+Metrics: those of tasks/feedback/monitor.py on probes, and
+  loss/kto                    the mean of the expression above; half of the mean weight at the start
+  train/kl_baseline           z₀, in nats
+  train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
+  train/margin                mean difference of the implicit rewards
+  train/chosen_logratio, train/rejected_logratio   mean Δ in nats
+  train/grad_norm             norm of the gradient before clipping to 1
+"""
+
+from dataclasses import replace
+from typing import Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
+
+from tasks.core import seeds
+from tasks.core.config import Config
+from tasks.core.run import run
+from tasks.core.stage import Stage
+from tasks.feedback.monitor import Monitor, Probe
+from tasks.feedback.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.feedback.rewards import load_scorer
+from tasks.models.language import frozen_copy, load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.text import TaskConfig
+from tasks.rl.preference_losses import kto_baseline, kto_loss
+
+
+class KtoConfig(Config):
+    """params.yaml: policy.kto"""
+
+    namespace = "policy.kto"
+
+    num_steps: PositiveInt
+    batch_size: PositiveInt  # pairs
+    learning_rate: PositiveFloat
+    beta: PositiveFloat
+    desirable_weight: PositiveFloat
+    undesirable_weight: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.batch_size < 2:
+            raise ValueError("batch_size (1): the baseline needs a completion that belongs to another prompt")
+        return self
+
+
+def train(config: KtoConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
+    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    reference = frozen_copy(policy)
+    pairs = load_pairs(stage, tokenizer, "train")
+    monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
+    probe = Probe(monitor, reference, task, config.num_steps)
+    ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
+    optimizer = adamw(list(policy.parameters()), config.learning_rate)
+    stage.resume(policy=policy, optimizer=optimizer)
+
+    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    for step in stage.steps(config.num_steps):
+        picked = next(order)
+        batch = pairs.batch(picked)
+        logratios = summed_logprobs(policy, batch) - ref_logprobs[picked].T.flatten()
+        chosen, rejected = logratios.chunk(2)
+        with torch.no_grad():
+            shift = len(picked) // 2  # neighbours are of like length and may share their prompt
+            mismatched = replace(
+                batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
+            )  # fmt: skip
+            baseline = kto_baseline(summed_logprobs(policy, mismatched) - summed_logprobs(reference, mismatched))
+        desirable = torch.arange(len(batch), device=stage.device) < len(picked)
+        loss = kto_loss(
+            logratios, desirable, baseline, config.beta, config.desirable_weight, config.undesirable_weight
+        ).mean()  # fmt: skip
+        loss.backward()
+        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+
+        margins = config.beta * (chosen - rejected).detach()
+        alarmed = monitor.log(step, probe(policy, step), {
+            "loss/kto": loss.detach(),
+            "train/kl_baseline": baseline,
+            "train/accuracy": (margins > 0).float().mean(),
+            "train/margin": margins.mean(),
+            "train/chosen_logratio": chosen.detach().mean(),
+            "train/rejected_logratio": rejected.detach().mean(),
+            "train/grad_norm": grad_norm,
+        })  # fmt: skip
+        if alarmed:
+            break
+
+    save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
+    stage.report(f"reports/policy/{stage.variant}")
+
+
+if __name__ == "__main__":
+    run(KtoConfig, train)

@@ -1,0 +1,87 @@
+"""ORPO: imitate the chosen completion, and make its odds larger than those of the rejected one; no reference policy.
+
+    minimize  −log π(chosen) − λ log σ(log odds(chosen) − log odds(rejected)),   odds = π/(1 − π)
+    log π(y) = mean over t of log π(y_t)
+
+Hong et al. 2024, equations 6 and 7. Imitation alone also makes the rejected completions likelier, which look much the same;
+the odds ratio holds them back.
+
+How this differs from the paper
+  - It starts from the SFT model, like every policy here; the paper replaces SFT and starts from the base model. The imitation
+    term then teaches little that is new.
+  - The reference model that is loaded is what the monitor measures the distance to; the loss does not know it.
+
+Metrics: those of tasks/feedback/monitor.py on probes, and
+  loss/nll                    −log π(chosen), mean of the pairs, in nats per token
+  loss/odds_ratio             the other term, after its coefficient; λ ln 2 where the two are equally likely
+  train/accuracy              share of the batch's pairs where the chosen completion is likelier per token
+  train/log_odds_ratio        mean of what is in σ
+  train/chosen_logprob, train/rejected_logprob   mean log π of the completions, in nats per token
+  train/grad_norm             norm of the gradient before clipping to 1
+"""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from tasks.core import seeds
+from tasks.core.config import Config
+from tasks.core.run import run
+from tasks.core.stage import Stage
+from tasks.feedback.monitor import Monitor, Probe
+from tasks.feedback.pairs import load_pairs, summed_logprobs
+from tasks.feedback.rewards import load_scorer
+from tasks.models.language import frozen_copy, load_policy, save_model
+from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.text import TaskConfig
+from tasks.rl.preference_losses import log_odds_ratio, odds_ratio_loss
+
+
+class OrpoConfig(Config):
+    """params.yaml: policy.orpo"""
+
+    namespace = "policy.orpo"
+
+    num_steps: PositiveInt
+    batch_size: PositiveInt  # pairs
+    learning_rate: PositiveFloat
+    odds_ratio_coef: PositiveFloat  # λ
+
+
+def train(config: OrpoConfig, stage: Stage) -> None:
+    task = stage.params(TaskConfig)
+    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    reference = frozen_copy(policy)
+    pairs = load_pairs(stage, tokenizer, "train")
+    monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
+    probe = Probe(monitor, reference, task, config.num_steps)
+    optimizer = adamw(list(policy.parameters()), config.learning_rate)
+    stage.resume(policy=policy, optimizer=optimizer)
+
+    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    for step in stage.steps(config.num_steps):
+        picked = next(order)
+        batch = pairs.batch(picked)
+        logprobs = summed_logprobs(policy, batch) / batch.lengths
+        chosen, rejected = logprobs.chunk(2)
+        nll_loss = -chosen.mean()
+        odds_loss = config.odds_ratio_coef * odds_ratio_loss(chosen, rejected).mean()
+        (nll_loss + odds_loss).backward()
+        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+
+        alarmed = monitor.log(step, probe(policy, step), {
+            "loss/nll": nll_loss.detach(),
+            "loss/odds_ratio": odds_loss.detach(),
+            "train/accuracy": (chosen > rejected).float().mean(),
+            "train/log_odds_ratio": log_odds_ratio(chosen.detach(), rejected.detach()).mean(),
+            "train/chosen_logprob": chosen.detach().mean(),
+            "train/rejected_logprob": rejected.detach().mean(),
+            "train/grad_norm": grad_norm,
+        })  # fmt: skip
+        if alarmed:
+            break
+
+    save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
+    stage.report(f"reports/policy/{stage.variant}")
+
+
+if __name__ == "__main__":
+    run(OrpoConfig, train)
