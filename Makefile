@@ -1,4 +1,5 @@
 # make align    the main job: every stage that is not up to date, through the Prefect flow
+# make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
 # make test     the tests
 # make check    formatting, lint, types, rules: under a minute
 # make ui       the experiments in the MLflow UI, http://127.0.0.1:5000
@@ -18,10 +19,14 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align test check ui server deploy worker bench-clock clean
+.PHONY: align zoo test check ui server deploy worker bench-clock clean
 
 align: .venv/ready
 	python -m flows.align
+
+zoo: .venv/ready
+	python -m flows.compare --name zoo$(if $(REWARD),-$(REWARD)) --seeds 0,1,2 --set policy.algorithms=all \
+	  $(if $(REWARD),--set 'reward.weights={$(REWARD): 1.0}')
 
 test: .venv/ready
 	pytest

@@ -3,6 +3,7 @@
     python -m flows.compare --set sft.learning_rate=1e-3,3e-3 --set policy.ppo.kl_coef=0.05,0.1     every combination
     python -m flows.compare --seeds 0,1,2                      whole repetitions; of every combination, if --set is given too
     python -m flows.compare --list variants.yaml               of `name: {sft.learning_rate: 1e-3, ...}` for each variant
+    python -m flows.compare --seeds 0,1,2 --set policy.algorithms=all     every algorithm that has a namespace: `make zoo`
 
 Each variant runs as `python -m flows.align` in a scratch checkout of HEAD and what was changed since, and ends as a DVC
 experiment; nothing of the working tree changes. What variants share is computed once: they have one cache and one set of
@@ -78,7 +79,7 @@ def run(sweep: Sweep) -> str:
         wait(futures, timeout=20)
         record.end("KILLED")
         raise
-    findings.write_page()
+    findings.write_page(record)
     findings.record_in(record)
     findings.show(record.address())
     return findings.failures

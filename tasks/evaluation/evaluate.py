@@ -3,14 +3,19 @@ numbers.
 
 Figures of each model
   accuracy           share of greedy completions with the right answer; accuracy_low, accuracy_high: 95 % Wilson interval
-  sampled_accuracy   the same for one completion at temperature 1
-  score              mean standardised score of the reward model on the sampled completions; the proxy, not the goal
-  length, eos_rate   tokens of a sampled completion, share that end by themselves
-  distinct_bigrams   different word pairs over all word pairs of the sampled completions; low means repetition
+  sampled_accuracy   the same for `samples_per_prompt` completions of each prompt at temperature 1; sampled_accuracy_low,
+                     sampled_accuracy_high: 95 % bootstrap interval over prompts
+Of the first sampled completion of each prompt
+  score              mean standardised score of the reward model; the proxy, not the goal
+  perplexity         of its tokens under the base model: e to their mean negative log-likelihood; text that the corpus could
+                     have held stays low
+  length, eos_rate   tokens, share that end by themselves
+  distinct_bigrams   different word pairs over all word pairs; low means repetition
 Figures of each policy against the SFT model
   win_rate           mean over prompts of 1 (policy better), ½ (tie), 0, on greedy completions; better is what `judge` says:
                      the verifier's verdict, or the reward model's score; win_rate_low, win_rate_high: 95 % paired bootstrap
                      interval over prompts
+  accuracy_p, sampled_accuracy_p   of no gain in that accuracy: paired sign-flip test over prompts, one-sided
   kl                 KL(π‖π_sft) of a sampled completion, in nats, estimator k1; kl_low, kl_high: 95 % bootstrap interval
                      over prompts
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
@@ -19,11 +24,14 @@ data: then every figure is flattered.
 reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL, for `dvc metrics show`.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import PositiveInt
 
@@ -50,19 +58,21 @@ class EvaluateConfig(Config):
     namespace = "evaluate"
 
     num_prompts: PositiveInt
+    samples_per_prompt: PositiveInt  # at temperature 1
     judge: Literal["verifier", "reward_model"]
     bootstrap_samples: PositiveInt
 
 
 @dataclass
 class Answers:
-    """What one model wrote, one entry per prompt."""
+    """What one model wrote, one entry per prompt. All but `sampled` is of the greedy, or of the first sampled completion."""
 
     greedy: list[str]
-    sampled: list[str]
+    sampled: list[list[str]]
     greedy_scores: list[float]
     sampled_scores: list[float]
     kl: list[float]
+    base_nll: list[float]  # of the whole completion under the base model, in nats
     lengths: list[int]
     finished: list[bool]
 
@@ -70,6 +80,7 @@ class Answers:
 def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     reference, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    base, _ = load_policy(stage.dep("models/base"), stage.device)
     reward_model = load_reward_model(stage.dep("models/reward_model"), stage.device)
     prompts = load_prompts(stage, tokenizer, "test")[: config.num_prompts]
     if not prompts:
@@ -85,9 +96,9 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     written: dict[str, Answers] = {}
     for name, folder in progress.track(folders.items(), len(folders), stage.name):
         model, tokenizer = load_policy(folder, stage.device)
-        written[name] = answer(model, tokenizer, prompts, reference, reward_model, task, stage)
+        written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config.samples_per_prompt, task, stage)
 
-    figures = {name: figures_of(answers, prompts, task.verifier) for name, answers in written.items()}
+    figures = {name: figures_of(answers, prompts, config, task.verifier, stage.seed) for name, answers in written.items()}
     for name in folders.keys() - {"sft"}:
         figures[name] |= against(written["sft"], written[name], prompts, config, task.verifier, stage.seed)
     metrics: dict[str, Any] = {
@@ -106,65 +117,98 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
 
 
 def answer(
-    model: Any, tokenizer: Any, prompts: list[Prompt], reference: Any, reward_model: Any, task: TaskConfig, stage: Stage
-) -> Answers:
+    model: Any, tokenizer: Any, prompts: list[Prompt], reference: Any, base: Any, reward_model: Any, samples_per_prompt: int,
+    task: TaskConfig, stage: Stage,
+) -> Answers:  # fmt: skip
     """Greedy and sampled completions of every prompt; the sampling noise is the same for every model."""
     best = greedy(model, tokenizer, [prompt.ids for prompt in prompts], task.max_new_tokens)
-    answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [])
-    for begin in range(0, len(prompts), ROWS_AT_ONCE):
-        asked = [prompt.ids for prompt in prompts[begin : begin + ROWS_AT_ONCE]]
+    answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [])
+    at_once = max(1, ROWS_AT_ONCE // samples_per_prompt)
+    for begin in range(0, len(prompts), at_once):
+        asked = [prompt.ids for prompt in prompts[begin : begin + at_once]]
         rollout = sample(
             model, tokenizer, asked, max_new_tokens=task.max_new_tokens, temperature=1.0,
-            generator=seeds.generator(stage.seed, "test samples", begin),
+            generator=seeds.generator(stage.seed, "test samples", begin), group_size=samples_per_prompt,
         )  # fmt: skip
-        greedy_batch = collate(asked, best[begin : begin + ROWS_AT_ONCE], tokenizer.pad_token_id, stage.device)
+        texts = [decode(tokenizer, ids) for ids in rollout.completions()]
+        answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
+        first = rollout.select(slice(None, None, samples_per_prompt)).trimmed()
+        greedy_batch = collate(asked, best[begin : begin + at_once], tokenizer.pad_token_id, stage.device)
         answers.greedy_scores += standardised_scores(reward_model, greedy_batch).tolist()
-        answers.sampled_scores += standardised_scores(reward_model, rollout).tolist()
+        answers.sampled_scores += standardised_scores(reward_model, first).tolist()
         with torch.no_grad():
-            log_ratio = (rollout.logprobs - completion_logprobs(reference, rollout)) * rollout.completion_mask
+            log_ratio = (first.logprobs - completion_logprobs(reference, first)) * first.completion_mask
+            base_logprobs = completion_logprobs(base, first) * first.completion_mask
         answers.kl += log_ratio.sum(1).tolist()
-        answers.sampled += [decode(tokenizer, ids) for ids in rollout.completions()]
-        answers.lengths += rollout.lengths.tolist()
-        answers.finished += rollout.finished.tolist()
+        answers.base_nll += (-base_logprobs).sum(1).tolist()
+        answers.lengths += first.lengths.tolist()
+        answers.finished += first.finished.tolist()
     return answers
 
 
-def figures_of(answers: Answers, prompts: list[Prompt], verifier: str) -> dict[str, float]:
+def figures_of(answers: Answers, prompts: list[Prompt], config: EvaluateConfig, verifier: str, seed: int) -> dict[str, float]:
     figures = {
         "score": _mean(answers.sampled_scores),
+        "perplexity": float(np.exp(sum(answers.base_nll) / sum(answers.lengths))),
         "length": _mean(answers.lengths),
         "eos_rate": _mean(answers.finished),
-        "distinct_bigrams": distinct_bigrams(answers.sampled),
+        "distinct_bigrams": distinct_bigrams([texts[0] for texts in answers.sampled]),
     }
-    right = judged(answers.greedy, prompts, verifier)
-    if None not in right:
-        accuracy, low, high = wilson(sum(map(bool, right)), len(right))
+    if right := num_right([[text] for text in answers.greedy], prompts, verifier):
+        accuracy, low, high = wilson(sum(right), len(right))
         figures |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-        figures["sampled_accuracy"] = _mean([bool(verdict) for verdict in judged(answers.sampled, prompts, verifier)])
+    if counts := num_right(answers.sampled, prompts, verifier):
+        shares = [count / config.samples_per_prompt for count in counts]
+        share, low, high = paired_bootstrap(shares, config.bootstrap_samples, seeds.derive(seed, "bootstrap"))
+        figures |= {"sampled_accuracy": share, "sampled_accuracy_low": low, "sampled_accuracy_high": high}
     return _rounded(figures)
 
 
 def against(
     sft: Answers, policy: Answers, prompts: list[Prompt], config: EvaluateConfig, verifier: str, seed: int
 ) -> dict[str, float]:
-    """Win rate and KL of a policy, with intervals."""
-    if config.judge == "verifier":
-        ours: list[float] = [float(bool(verdict)) for verdict in judged(policy.greedy, prompts, verifier)]
-        theirs: list[float] = [float(bool(verdict)) for verdict in judged(sft.greedy, prompts, verifier)]
-    else:
-        ours, theirs = policy.greedy_scores, sft.greedy_scores
+    """Win rate and KL of a policy, with intervals, and whether it gained at all."""
+    right, right_sft = (num_right([[text] for text in model.greedy], prompts, verifier) for model in (policy, sft))
+    counts, counts_sft = (num_right(model.sampled, prompts, verifier) for model in (policy, sft))
+    figures = {}
+    if right:
+        figures["accuracy_p"] = no_gain(right, right_sft)
+        figures["sampled_accuracy_p"] = no_gain(counts, counts_sft)
+    ours, theirs = (right, right_sft) if config.judge == "verifier" else (policy.greedy_scores, sft.greedy_scores)
     wins = [0.5 if a == b else float(a > b) for a, b in zip(ours, theirs, strict=True)]
     chance = seeds.derive(seed, "bootstrap")
     win_rate, win_low, win_high = paired_bootstrap(wins, config.bootstrap_samples, chance)
     kl, kl_low, kl_high = paired_bootstrap(policy.kl, config.bootstrap_samples, chance)
-    return _rounded({
+    return _rounded(figures | {
         "win_rate": win_rate, "win_rate_low": win_low, "win_rate_high": win_high,
         "kl": kl, "kl_low": kl_low, "kl_high": kl_high,
     })  # fmt: skip
 
 
-def judged(texts: list[str], prompts: list[Prompt], verifier: str) -> list[bool | None]:
-    return [is_correct(text, prompt.answer, verifier) for text, prompt in zip(texts, prompts, strict=True)]
+def num_right(completions: Sequence[Sequence[str]], prompts: Sequence[Prompt], verifier: str) -> list[int]:
+    """How many completions of each prompt are right; nothing if there is a prompt without an answer."""
+    if any(prompt.answer is None for prompt in prompts):
+        return []
+    pairs = zip(completions, prompts, strict=True)
+    return [sum(bool(is_correct(text, prompt.answer, verifier)) for text in texts) for texts, prompt in pairs]
+
+
+def no_gain(ours: Sequence[int], theirs: Sequence[int]) -> float:
+    """How probable so large a sum of differences is if each had its sign by chance: the exact sign-flip test, one-sided.
+
+    Differences are small whole numbers. With n of one size the sum of their signs is binomial, and the sums of several sizes
+    convolve: Pagano and Tritchler 1983. Of differences of one size only, it is the sign test.
+    """
+    from scipy.stats import binom
+
+    differences = [a - b for a, b in zip(ours, theirs, strict=True) if a != b]
+    chances = np.ones(1)  # of every sum of the positive differences, as the signs may fall
+    for size, count in Counter(map(abs, differences)).items():
+        sums = np.zeros(size * count + 1)
+        sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, sums)
+    observed = sum(each for each in differences if each > 0)
+    return min(1.0, float(chances[observed:].sum()))
 
 
 def distinct_bigrams(texts: list[str]) -> float:
@@ -175,11 +219,12 @@ def distinct_bigrams(texts: list[str]) -> float:
 
 
 def rows_of(written: dict[str, Answers], prompts: list[Prompt], verifier: str) -> list[Row]:
-    """One row per prompt and model, for the report and for reading."""
+    """One row per prompt and model, for the report and for reading: the greedy completion, and how many samples are right."""
+    right = {name: num_right(answers.sampled, prompts, verifier) for name, answers in written.items()}
     rows = []
     for index, prompt in enumerate(prompts):
         for name, answers in written.items():
-            text = answers.greedy[index]
+            text, counts = answers.greedy[index], right[name]
             rows.append({
                 "model": name,
                 "id": prompt.id,
@@ -188,6 +233,8 @@ def rows_of(written: dict[str, Answers], prompts: list[Prompt], verifier: str) -
                 "answer": prompt.answer,
                 "correct": is_correct(text, prompt.answer, verifier),
                 "score": round(answers.greedy_scores[index], 4),
+                "samples": len(answers.sampled[index]),
+                "samples_right": counts[index] if counts else None,
             })  # fmt: skip
     return rows
 

@@ -5,12 +5,15 @@ from matplotlib.figure import Figure
 from tasks.report.drawing import inline_svg
 
 CAPTIONS = {
-    "rollouts_score_mean": "Of sampled completions; what the algorithm maximizes.",
+    "rollouts_score_mean": "Of sampled completions; what algorithms that sample maximize.",
     "rollouts_verifier_mean": "What we want; optimized only if the reward says so.",
     "rollouts_kl_mean": "Summed over a completion.",
     "rollouts_completion_length": "A proxy is often raised by length alone.",
     "rollouts_entropy": "Near zero: the policy has stopped exploring.",
     "rollouts_eos_rate": "The others were cut off.",
+    "rollouts_rows": "From the first to the last step of each. The number is where the average ends; down a column all have "
+    "the same height scale, that of KL a root scale.",
+    "preference_rows": "Both sides falling is the known way in which such methods unlearn.",
     "preference_accuracy": "By the policy's implicit reward, in the training batch.",
     "preference_logratio": "Dashed: rejected. Both sides falling is the known way in which such methods unlearn.",
     "optimization_proxy": "Scores of the reward model rise with the distance from the reference.",
@@ -31,5 +34,6 @@ def grid(charts: dict[str, Figure], section: str) -> str:
     for name, figure in charts.items():
         if name.startswith(section):
             drawn = inline_svg(figure, name, description=figure.texts[0].get_text())
-            figures.append(f"<figure>{drawn}<figcaption>{CAPTIONS.get(name, '')}</figcaption></figure>")
+            css = ' class="rows"' if name.endswith("_rows") else ""
+            figures.append(f"<figure{css}>{drawn}<figcaption>{CAPTIONS.get(name, '')}</figcaption></figure>")
     return f'<div class="charts">{"".join(figures)}</div>' if figures else ""

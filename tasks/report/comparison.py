@@ -12,8 +12,13 @@ from tasks.report.whiskers import WIDTH, axis, place
 from tasks.report.wording import Style, data, interval, text
 
 COLUMNS: dict[str, tuple[str, Style, str]] = {
-    "accuracy": ("accuracy, %", "percent", "share of greedy completions whose answer is right; beneath, its 95 % interval"),
-    "sampled_accuracy": ("sampled, %", "percent", "the same for one completion sampled at temperature 1"),
+    "accuracy": (
+        "accuracy, %",
+        "percent",
+        "share of greedy completions whose answer is right; beneath, its 95 % interval, and p of no gain on SFT: how often "
+        "differences with signs by chance would gain as much (one-sided sign-flip test over prompts)",
+    ),
+    "sampled_accuracy": ("sampled, %", "percent", "the same for completions sampled at temperature 1"),
     "win_rate": (
         "win rate, %",
         "percent",
@@ -26,6 +31,11 @@ COLUMNS: dict[str, tuple[str, Style, str]] = {
         "distance of a sampled completion from the SFT model, KL(π‖π_sft); beneath, its 95 % interval",
     ),
     "score": ("score", "score", "mean standardised score of the reward model: the proxy that was optimized, not the goal"),
+    "perplexity": (
+        "perplexity",
+        "decimal",
+        "of a sampled completion under the base model: text unlike any of its corpus has a high one",
+    ),
     "length": ("tokens", "tokens", "mean length of a sampled completion"),
     "eos_rate": ("ended, %", "percent", "share of sampled completions that ended by themselves"),
     "distinct_bigrams": ("distinct, %", "percent", "different word pairs over all word pairs; low means repetition"),
@@ -60,8 +70,9 @@ def comparison(recorded: Recorded) -> str:
 def _cells(figures: Figures, whisker: str = "") -> list[str]:
     cells = []
     for key, (_, style, _) in COLUMNS.items():
-        beneath = interval(figures, key, style)
-        cells.append(data(figures.get(key), style) + (f"<small>{beneath}</small>" if beneath else ""))
+        p = f"p {data(figures[f'{key}_p'], 'p')}" if f"{key}_p" in figures else ""
+        beneath = filter(None, [interval(figures, key, style), p])
+        cells.append(data(figures.get(key), style) + "".join(f"<small>{each}</small>" for each in beneath))
     cells.insert(3, whisker)
     return cells
 

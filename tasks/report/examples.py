@@ -9,6 +9,7 @@ from tasks.report.tables import name_of
 from tasks.report.wording import data
 
 SHOWN = 3  # of each kind
+SIDE_BY_SIDE = 5  # different completions; further ones are folded
 Answers = dict[str, Row]  # model -> its row of completions.parquet, for one prompt
 
 
@@ -55,17 +56,22 @@ def _score_gain(answers: Answers) -> float:
 
 def _card(answers: Answers, models: Sequence[str], algorithms: Sequence[str]) -> str:
     asked = answers["sft"]
-    cells = []
+    said: dict[str, list[str]] = {}  # completion -> who says it
     for index, model in enumerate(models):
         name = '<span class="name">sft</span>' if model == "sft" else name_of(algorithms[index - 1], index - 1)
-        each = answers[model]
-        cells.append(
-            f"<div>{name} {_mark(each['correct'])}<small>score {data(each['score'], 'score')}</small>"
-            f'<p class="data">{escape(each["completion"])}</p></div>'
-        )
+        said.setdefault(answers[model]["completion"], []).append(name)
+    first = {each["completion"]: each for model in reversed(models) for each in [answers[model]]}
+    cells = [
+        f"<div>{', '.join(names)} {_mark(first[text]['correct'])}<small>score {data(first[text]['score'], 'score')}</small>"
+        f'<p class="data">{escape(text)}</p></div>'
+        for text, names in said.items()
+    ]
     answer = f"<small>right answer: {escape(asked['answer'])}</small>" if asked.get("answer") else ""
     prompt = f'<p class="data">{escape(asked["prompt"].strip())}</p>'
-    return f'<article>{prompt}{answer}<div class="answers">{"".join(cells)}</div></article>'
+    shown, folded = (f'<div class="answers">{"".join(part)}</div>' for part in (cells[:SIDE_BY_SIDE], cells[SIDE_BY_SIDE:]))
+    if len(cells) > SIDE_BY_SIDE:
+        shown += f"<details><summary>Further completions: {len(cells) - SIDE_BY_SIDE}</summary>{folded}</details>"
+    return f"<article>{prompt}{answer}{shown}</article>"
 
 
 def _mark(correct: bool | None) -> str:

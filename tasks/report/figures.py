@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
 
 from tasks.report import fits, prompt_charts
-from tasks.report.drawing import INK, PAPER, Line, chart, curves, look, over_steps, percent, series
+from tasks.report.drawing import INK, PAPER, SERIES, Line, chart, curves, look, over_steps, percent, series
+from tasks.report.multiples import Column, Points, small_multiples
 from tasks.report.recorded import Policy, Recorded
 from tasks.report.recorded_prompts import Figures
+from tasks.report.wording import FORMATS, Style
 
 ROLLOUT_CHARTS = {
     "rollout/score_mean": "Score that is optimized",
@@ -21,6 +23,14 @@ ROLLOUT_CHARTS = {
     "rollout/eos_rate": "Completions that end by themselves",
 }
 SHARES = {"rollout/verifier_mean", "rollout/eos_rate"}
+BRIEF: dict[str, tuple[str, Style]] = {  # the same as columns of small plots
+    "rollout/score_mean": ("Score", "score"),
+    "rollout/verifier_mean": ("Right answers, %", "percent"),
+    "rollout/kl_mean": ("KL, nats", "decimal"),
+    "rollout/completion_length": ("Tokens", "tokens"),
+    "rollout/entropy": ("Entropy, nats", "decimal"),
+    "rollout/eos_rate": ("Ended, %", "percent"),
+}
 PROXY, GOLD, KL = "rollout/reward_model_mean", "rollout/verifier_mean", "rollout/kl_mean"
 AXES = {PROXY: "reward-model score", GOLD: "right answers", KL: "KL, nats (root scale)"}
 ON_TEST = {PROXY: "score", GOLD: "sampled_accuracy", KL: "kl"}  # the same quantity, measured on the test prompts
@@ -29,13 +39,8 @@ KL_TICKS = [0, 0.05, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 def draw(recorded: Recorded) -> dict[str, Figure]:
     """Every chart by name; absent where nothing was recorded for it. A chart's name begins with its section."""
-    places = {name: index for index, name in enumerate(recorded.algorithms)}
-    online = [policy for policy in recorded.policies if on_policy(policy)]
-    offline = [policy for policy in recorded.policies if not on_policy(policy)]
     charts: dict[str, Figure | None] = {
-        **rollout_charts(online, places),
-        **preference_charts(offline, places),
-        **optimization_charts(recorded, places),
+        **(training_in_rows(recorded) if too_many(recorded) else training_charts(recorded)),
         **fits.reward_model_charts(recorded),
         **prompt_charts.charts(recorded.prompt_oirl),
         **fits.imitation_charts(recorded),
@@ -44,11 +49,60 @@ def draw(recorded: Recorded) -> dict[str, Figure]:
 
 
 def on_policy(policy: Policy) -> bool:
-    return any("rollout/score_mean" in row for row in policy.history)
+    """Whether it trains on completions that it samples; the others sample a few now and then, to be watched."""
+    return any("rollout/tokens" in row for row in policy.history)
+
+
+def too_many(recorded: Recorded) -> bool:
+    """For one chart: there are more algorithms than colours."""
+    return len(recorded.algorithms) > len(SERIES)
+
+
+def training_charts(recorded: Recorded) -> dict[str, Figure | None]:
+    places = {name: index for index, name in enumerate(recorded.algorithms)}
+    offline = [policy for policy in recorded.policies if not on_policy(policy)]
+    return {
+        **rollout_charts(recorded.policies, places),
+        **preference_charts(offline, places),
+        **optimization_charts(recorded, places),
+    }
+
+
+def training_in_rows(recorded: Recorded) -> dict[str, Figure | None]:
+    """The same quantities, an algorithm in each row."""
+    colours = {name: look(place)["colour"] for place, name in enumerate(recorded.algorithms)}
+    offline = {name: policies for name, policies in recorded.algorithms.items() if not any(map(on_policy, policies))}
+
+    def lines(key: str) -> dict[str, list[Points]]:
+        return {name: [series(one.history, key) for one in policies] for name, policies in recorded.algorithms.items()}
+
+    def loss(policy: Policy) -> Points:
+        """All its terms together."""
+        rows = [(row["step"], [row[key] for key in row if key.startswith("loss/")]) for row in policy.history]
+        return [(step, sum(terms)) for step, terms in rows if terms]
+
+    def moved(side: str) -> dict[str, list[Points]]:
+        return {name: found for name, found in lines(f"train/{side}_logratio").items() if name in offline}
+
+    decimal, share = FORMATS["decimal"], FORMATS["percent"]
+    rollouts = [
+        Column(title, lines(key), FORMATS[style], share=key in SHARES, rooted=key == KL)
+        for key, (title, style) in BRIEF.items()
+    ]
+    losses = {name: [loss(policy) for policy in policies] for name, policies in offline.items()}
+    preferences = [
+        Column("Loss, each on its own scale", losses, decimal, own_scale=True),
+        Column("Pairs in the right order, %", {name: lines("train/accuracy")[name] for name in offline}, share),
+        Column("log π/π_ref, nats; dashed: rejected", moved("chosen"), decimal, dashed=moved("rejected")),
+    ]
+    return {
+        "rollouts_rows": small_multiples("Completions over the training", colours, rollouts),
+        "preference_rows": small_multiples("Training on recorded data", {name: colours[name] for name in offline}, preferences),
+    }
 
 
 def rollout_charts(policies: Sequence[Policy], places: dict[str, int]) -> dict[str, Figure | None]:
-    """What on-policy algorithms report of their rollouts under the same names (tasks/feedback/monitor.py)."""
+    """What all algorithms report of completions under the same names (tasks/feedback/monitor.py)."""
     return {
         f"rollouts_{key.split('/')[1]}": over_steps(title, _lines(policies, places, key), share=key in SHARES)
         for key, title in ROLLOUT_CHARTS.items()

@@ -5,9 +5,10 @@ from html import escape
 from matplotlib.figure import Figure
 
 from tasks.report import examples, gates, prompts, tables
+from tasks.report.alarms import alarm_table
 from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
-from tasks.report.figures import on_policy
+from tasks.report.figures import on_policy, too_many
 from tasks.report.recorded import Recorded
 from tasks.report.wording import Style, listing
 
@@ -55,10 +56,14 @@ trained. The correlation, on fresh samples of the SFT model, is the honest figur
 
 def _training(recorded: Recorded, charts: dict[str, Figure]) -> str:
     offline = [name for name, policies in recorded.algorithms.items() if not any(map(on_policy, policies))]
-    parts = ["<p>Faint: every recorded step; strong: moving average. One colour per algorithm, the same on the whole page.</p>"]
-    parts.append(grid(charts, "rollouts_"))
+    colours = "" if too_many(recorded) else " One colour per algorithm, the same on the whole page."
+    parts = [f"<p>Faint: every recorded step; strong: moving average.{colours}</p>", alarm_table(recorded)]
+    parts.append(f"<h3>Completions while they train</h3>{grid(charts, 'rollouts_')}")
     if offline:
-        parts.append(f"<h3>Without rollouts: {escape(listing(offline))}</h3>{grid(charts, 'preference_')}")
+        parts.append(
+            f"<h3>On recorded data: {escape(listing(offline))}</h3><p>They sample nothing to train on. Above, "
+            f"their completions are those of a few validation prompts, sampled now and then.</p>{grid(charts, 'preference_')}"
+        )
     if optimization := grid(charts, "optimization_"):
         parts.append(
             "<h3>Over-optimization: does the goal follow the proxy?</h3><p>Dots: training steps, darker towards the end. "
@@ -75,5 +80,6 @@ def _imitation(recorded: Recorded, charts: dict[str, Figure]) -> str:
 
 
 def _samples(recorded: Recorded) -> str:
-    return f"""<p>Greedy completions of test prompts, side by side; of several seeds, those of the first. A rule chooses them:
-where most policies differ from SFT, in the order of the prompts.</p>{examples.completions(recorded)}"""
+    return f"""<p>Greedy completions of test prompts, side by side; of several seeds, those of the first. Models that say the
+same share a column. A rule chooses the prompts: where most policies differ from SFT, in their order.</p>
+{examples.completions(recorded)}"""

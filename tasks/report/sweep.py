@@ -6,32 +6,34 @@ From recorded files only, self-contained, without a script; the same files give 
 a child process when the last variant has ended; a figure that was not recorded is a dash.
 """
 
-import math
 import sys
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
 from tasks.core.errors import InputError
+from tasks.core.files import Row, write_json
+from tasks.report import gains
 from tasks.report.differences import Difference, counted, difference, mean_over_seeds
-from tasks.report.drawing import variable
+from tasks.report.gain_table import gain_table
+from tasks.report.sweep_cells import between, colour, named, over_seeds_note, small
 from tasks.report.sweep_template import BANNER, PAGE, STYLE
 from tasks.report.tables import row, table
 from tasks.report.template import LEAK
 from tasks.report.variants import PROMPT_OIRL, Sweep, Variant, read_sweep
 from tasks.report.whiskers import axis, scale_of, whisker
-from tasks.report.wording import MISSING, Style, data, interval, listing
+from tasks.report.wording import MISSING, data, interval, listing
 
-OVER_SEEDS = """<p>A seed is one repetition of everything that depends on it. Intervals are 95 %, Student's t over seeds, so
-they speak of the next seed too; where all seeds answer the same prompts, the luck of the prompts is added. p is the sign-flip
-permutation test: how often differences without a preferred sign would lie as far from zero. $floor</p>"""
 OVER_PROMPTS = """<p>Both sides answer the same test prompts, and the interval is over prompts (paired bootstrap, 95 %): it
 speaks of the two trained models, not of how another training run would end. For that, add <code>--seeds</code>.</p>"""
+SURE = 0.01
+MANY_MODELS = 8  # more of them stand below each other
 MANY = "Each interval is taken by itself: of twenty differences that are none, one would seem to be."
 
 
 def page(sweep: Sweep) -> str:
-    found = {"pairs": pairs(sweep), "seeds": seeds(sweep), "variants": variants(sweep)}
+    gained = gains.rows(sweep)
+    found = {"gains": gain_table(gained, sweep), "pairs": pairs(sweep), "seeds": seeds(sweep), "variants": variants(sweep)}
     contaminated = any(variant.contaminated for variant in sweep.variants)
     sections = "".join(f'<section id="{key}">{content}</section>\n' for key, content in found.items() if content)
     if contaminated:
@@ -43,14 +45,26 @@ def page(sweep: Sweep) -> str:
         banner=BANNER if contaminated else "",
         verdict=escape(verdict(sweep)),
         summary=f"{ended} of {len(sweep.variants)} variants ended well. Figures are shares of right answers to the test "
-        "prompts, in %, unless a column says otherwise.",
+        f"prompts, in %, unless a column says otherwise. {_by_p(gained)}",
         sections=sections,
+    )
+
+
+def _by_p(gained: Sequence[Row]) -> str:
+    """How many policies gain on SFT by the test over prompts."""
+    policies = [each for each in gained if each["model"] != "sft"]
+    if not policies:
+        return ""
+    counts = [sum(each[kind] is not None and each[kind]["p"] < SURE for each in policies) for kind in gains.KINDS]
+    return (
+        f"With p &lt; {SURE} over prompts, {counts[0]} of {len(policies)} policies are right more often than SFT in greedy "
+        f"completions, {counts[1]} in sampled ones."
     )
 
 
 def verdict(sweep: Sweep) -> str:
     """What is better and what is worse, in one sentence."""
-    several = max((len(group) for group in sweep.groups.values()), default=0)
+    several = _most_seeds(sweep)
     found = {f"{model} with {label}": each for label, model, each in _pairs(sweep) if each}
     than = f"with {sweep.reference}"
     if len(sweep.groups) < 2:
@@ -75,29 +89,31 @@ def verdict(sweep: Sweep) -> str:
 
 
 def variants(sweep: Sweep) -> str:
-    """One row each, with the value of every key that varies."""
+    """One row each, with the value of every key that varies; one column each, where there are many models."""
     heads = [*(f"<code>{escape(key)}</code>" for key in sweep.keys), *map(escape, sweep.models)]
     heads += ["reward model"] if any(one.reward_model for one in sweep.variants) else []
-    rows = []
+    names, columns = [], []
     for one in sweep.variants:
+        experiment = f"<small><code>dvc exp apply {escape(one.experiment)}</code></small>" if one.experiment else ""
         name = f'<span class="name">{escape(one.name)}</span>'
         if not one.figures:
             why = escape(one.why) or "nothing of an evaluation is recorded"
-            rows.append(
-                f'<tr><th scope="row">{name}</th><td class="lost" colspan="{len(heads)}">{escape(one.state)}: {why}</td></tr>'
-            )
-            continue
+            name += f'<small class="lost">{escape(one.state)}: {why}</small>'
         cells = [escape(str(one.params[key])) for key in sweep.keys]
-        cells += [_share(one, model) for model in sweep.models]
-        if any(other.reward_model for other in sweep.variants):
+        cells += [_share(one, model) if one.figures else MISSING for model in sweep.models]
+        if "reward model" in heads:
             accuracy = one.reward_model
-            cells.append(data(accuracy.get("accuracy"), "percent") + _small(interval(accuracy, "accuracy", "percent")))
-        experiment = f"<small><code>dvc exp apply {escape(one.experiment)}</code></small>" if one.experiment else ""
-        rows.append(row([name + experiment, *cells]))
+            cells.append(data(accuracy.get("accuracy"), "percent") + small(interval(accuracy, "accuracy", "percent")))
+        names.append(name + experiment)
+        columns.append(cells)
     caption = (
         "Every variant; beneath an accuracy its 95 % interval over prompts, then the win rate against SFT of the same variant, "
         "or the gain on the best single prompt. Of the reward model: held-out pairs in the annotator's order"
     )
+    if len(sweep.models) > MANY_MODELS:
+        rows = [row([head, *cells]) for head, *cells in zip(heads, *columns, strict=True)]
+        return f"<h2>Variants</h2>{table(['', *names], rows, caption, 'sweep')}"
+    rows = [row([name, *cells]) for name, cells in zip(names, columns, strict=True)]
     return f"<h2>Variants</h2>{table(['', *heads], rows, caption, 'sweep')}"
 
 
@@ -109,28 +125,29 @@ def _share(one: Variant, model: str) -> str:
         beneath.append(f"wins {data(figures['win_rate'], 'percent')}")
     if "gain" in figures:
         beneath += [f"gain {data(figures['gain'], 'points')}", interval(figures, "gain", "points")]
-    return data(figures.get("accuracy"), "percent") + "".join(map(_small, beneath))
+    beneath += [
+        f'<span class="wrong">alarm {escape(alarm.name)}</span>' for alarm in one.alarms.get(model, []) if alarm.to_the_end
+    ]
+    return data(figures.get("accuracy"), "percent") + "".join(map(small, beneath))
 
 
 def seeds(sweep: Sweep) -> str:
-    """Each model over the seeds of its group, and what it gains on SFT."""
-    several = max((len(group) for group in sweep.groups.values()), default=0)
+    """Each model over the seeds of its group."""
+    several = _most_seeds(sweep)
     if several < 2:
         return ""
-    gains = {(label, model): each for label, model, each in _gains(sweep)}
-    scale = scale_of([each for each in gains.values() if each])
     rows = []
     for label, group in sweep.groups.items():
         for model in sweep.models:
             share = mean_over_seeds(group, model)
-            shown = (data(share[0], "percent") + _small(_between(share[1], share[2], "percent"))) if share else MISSING
-            cells = [str(len(group)), shown, *_cells(gains.get((label, model)), scale, _colour(model, sweep))]
-            rows.append(row([_named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
-    floor = 2 / 2**several
-    said = f"With {several} seeds p cannot be below {floor:.3g}" + ("; 6 seeds are needed for 0.05." if floor > 0.05 else ".")
-    heads = ["", "seeds", "right, %", "gain on SFT, points", axis(scale), "p", "against SFT"]
-    caption = "Each model over seeds: mean and 95 % interval; one dot per seed"
-    return f"<h2>Over seeds</h2>{Template(OVER_SEEDS).substitute(floor=said)}{table(heads, rows, caption, 'sweep')}"
+            shown = (data(share[0], "percent") + small(between(share[1], share[2], "percent"))) if share else MISSING
+            by_seed = [data(one.figures.get(model, {}).get("accuracy"), "percent") for one in group.values()]
+            cells = [str(len(group)), shown, ", ".join(by_seed)]
+            rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
+    caption = "Each model over seeds: mean and 95 % interval by Student's t, then every seed"
+    heads = ["", "seeds", "right, %", "by seed"]
+    said = "<p>A seed is one repetition of everything that depends on it.</p>"
+    return f"<h2>Over seeds</h2>{said}{table(heads, rows, caption, 'sweep')}"
 
 
 def pairs(sweep: Sweep) -> str:
@@ -144,16 +161,20 @@ def pairs(sweep: Sweep) -> str:
     heads = ["", "difference, points", axis(scale), *(["p"] if over_seeds else []), "in words"]
     rows = []
     for label, model, each in found:
-        cells = _cells(each, scale, _colour(model, sweep))
+        cells = _cells(each, scale, colour(model, sweep))
         if not over_seeds:
             del cells[2]
-        rows.append(row([_named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
+        rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
     counts = ", ".join(f"{words}: {count}" for words, count in counted(known).items())
-    notes = f"<p>{MANY} Here {counts}.</p>" + ("" if over_seeds else OVER_PROMPTS)
+    notes = f"<p>{MANY} Here {counts}.</p>" + (f"<p>{over_seeds_note(_most_seeds(sweep))}</p>" if over_seeds else OVER_PROMPTS)
     if len(known) < len(found):
         notes += "<p>A dash: the two were asked different test prompts with one seed each, or nothing was recorded.</p>"
     caption = f"Each variant against <b>{escape(sweep.reference)}</b>, the same model in both"
     return f"<h2>Differences between variants</h2>{notes}{table(heads, rows, caption, 'sweep')}"
+
+
+def _most_seeds(sweep: Sweep) -> int:
+    return max((len(group) for group in sweep.groups.values()), default=0)
 
 
 def _pairs(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
@@ -173,30 +194,16 @@ def _cells(each: Difference | None, scale: tuple[float, float], colour: str) -> 
     """Difference, drawing, p and words."""
     if each is None:
         return [MISSING, "", "", ""]
-    shown = data(each.mean, "points") + _small(_between(each.low, each.high, "points"))
+    shown = data(each.mean, "points") + small(between(each.low, each.high, "points"))
     p = "" if each.p is None else f'<data value="{each.p}">{each.p:.3f}</data>'
     return [shown, whisker(each, scale, colour), p, f'<span class="{each.words}">{each.words}</span>']
 
 
-def _between(low: float, high: float, style: Style) -> str:
-    return f"{data(low, style)} – {data(high, style)}" if math.isfinite(low + high) else ""
-
-
-def _small(html: str) -> str:
-    return f"<small>{html}</small>" if html else ""
-
-
-def _named(model: str, label: str, sweep: Sweep) -> str:
-    return f'<span class="name" style="color:var(--{_colour(model, sweep)})">{escape(model)}</span>' + _small(escape(label))
-
-
-def _colour(model: str, sweep: Sweep) -> str:
-    """The CSS variable: a policy has the colour that the report of a run gives it."""
-    return "ink" if model in ("sft", PROMPT_OIRL) else variable([each for each in sweep.models if each != "sft"].index(model))
-
-
 def main(folder: Path) -> None:
-    (folder / "index.html").write_text(page(read_sweep(folder)), encoding="utf-8")
+    """The page, and its table of gains for whoever prints it."""
+    sweep = read_sweep(folder)
+    (folder / "index.html").write_text(page(sweep), encoding="utf-8")
+    write_json(folder / "gains.json", gains.rows(sweep))
 
 
 if __name__ == "__main__":

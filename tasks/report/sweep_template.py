@@ -7,8 +7,10 @@ from tasks.report.template import STYLE as HOUSE_STYLE
 STYLE = (
     HOUSE_STYLE
     + """
-.sweep td, .sweep th { white-space: nowrap; } .sweep .lost { white-space: normal; text-align: left; color: var(--warn); }
+.sweep td, .sweep th { white-space: nowrap; } .sweep .lost { white-space: normal; color: var(--warn); max-width: 40em; }
 .sweep .better { color: var(--series-2); font-weight: 650; } .sweep .worse { color: var(--warn); font-weight: 650; }
+body { max-width: 1400px; } .gains .whisker { width: 120px; } .gains :is(td, th):last-child { text-align: left; }
+.gains .reference { background: color-mix(in srgb, var(--faint) 35%, transparent); }
 .sweep .whisker { width: 160px; } .sweep tr.next th, .sweep tr.next td { border-bottom-color: var(--soft); }
 .sweep th[scope=row] { max-width: 30em; white-space: normal; }
 """

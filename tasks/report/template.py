@@ -57,6 +57,7 @@ th:first-child, .prompts :is(th, td):nth-child(2), .choices :is(th, td),
 .comparison th:first-child { padding-left: .5rem; }
 .choices .group th { padding-top: 1rem; color: var(--soft); }
 .choices th[scope=row] { max-width: 34em; }
+.alarms :is(td, th):is(:nth-child(3), :last-child) { text-align: left; }
 .fine { font-size: .8rem; }
 .missing { color: var(--soft); }
 .whisker { width: 200px; display: block; overflow: visible; }
@@ -78,6 +79,7 @@ dd { margin: 0; }
 .figures dd small { font-size: .82rem; min-height: 1.3em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 1.4rem 1.6rem; margin: 1.2rem 0; }
 figure { margin: 0; break-inside: avoid; }
+figure.rows { grid-column: 1 / -1; overflow-x: auto; } figure.rows svg { min-width: 900px; }
 figure svg { width: 100%; height: auto; display: block; overflow: visible; }
 figcaption { font-size: .82rem; line-height: 1.4; padding-right: 2rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 0 3.5rem; }
@@ -85,6 +87,7 @@ article { border: 1px solid var(--faint); border-radius: 6px; padding: .8rem 1re
 article > p { margin: 0 0 .3rem; max-width: none; }
 .answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: .8rem 1.2rem; margin-top: .7rem; }
 .answers p { margin: .25rem 0 0; max-height: 16em; overflow: auto; }
+.answers .name { white-space: normal; }
 .answers small { display: inline; margin-left: .5em; }
 summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 footer { margin-top: 4rem; color: var(--soft); font-size: .85rem; }

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasks.core.files import read_json, read_table
-from tasks.report.recorded_prompts import Figures
+from tasks.report.alarms import Alarm, raised
+from tasks.report.recorded_prompts import Figures, read_history
 
-Right: TypeAlias = dict[tuple[str, str], float]  # (id, text) of a test prompt -> 1 if the answer was right, else 0
+Prompt: TypeAlias = tuple[str, str]  # id and text of a test prompt
+Right: TypeAlias = dict[Prompt, float]  # 1 if the answer was right, else 0
+Answers: TypeAlias = dict[Prompt, tuple[int, int]]  # how many answers were right, of how many
 PROMPT_OIRL = "Prompt-OIRL"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """params: of the keys that vary. figures: by model, of the test prompts. right: by model, prompt by prompt."""
+    """params: of the keys that vary. All else by model; figures: of the test prompts; right: prompt by prompt, greedy;
+    sampled: the same for several samples; tokens: sampled to train on; seconds: of the training."""
 
     name: str
     params: dict[str, Any]
@@ -26,6 +30,14 @@ class Variant:
     figures: dict[str, Figures]
     reward_model: Figures
     right: dict[str, Right]
+    sampled: dict[str, Answers]
+    tokens: dict[str, float]
+    seconds: dict[str, float]
+    alarms: dict[str, list[Alarm]]
+
+    @property
+    def greedy(self) -> dict[str, Answers]:
+        return {model: {prompt: (int(one), 1) for prompt, one in right.items()} for model, right in self.right.items()}
 
 
 @dataclass(frozen=True)
@@ -74,12 +86,24 @@ def _variant(entry: dict[str, Any]) -> Variant:
     reports = Path(entry["folder"]) / "reports"
     saved = entry["state"] == "saved" and (reports / "metrics.json").exists()
     metrics = read_json(reports / "metrics.json") if saved else {}
+    right, sampled = _right(reports) if saved else ({}, {})
+    policies = {
+        _model(algorithm, seed, len(seeds) > 1): f"{algorithm}-{seed}"
+        for algorithm, seeds in metrics.get("policy", {}).items()
+        for seed in seeds
+    }
+    histories = {model: read_history(reports / f"policy/{name}") for model, name in policies.items()}
+    seconds = {model: entry.get("seconds", {}).get(f"policy@{name}") for model, name in policies.items()}
     return Variant(
         entry["name"], entry["params"], entry["state"], entry["why"], entry["experiment"],
         contaminated=bool(metrics.get("contaminated")),
         figures=dict(_figures(metrics)),
         reward_model=metrics.get("reward_model", {}),
-        right=_right(reports) if saved else {},
+        right=right,
+        sampled=sampled,
+        tokens={model: sum(row.get("rollout/tokens", 0.0) for row in rows) for model, rows in histories.items() if rows},
+        seconds={model: known for model, known in seconds.items() if known is not None},
+        alarms={model: raised(history) for model, history in histories.items()},
     )  # fmt: skip
 
 
@@ -101,9 +125,11 @@ def _model(algorithm: str, seed: str, several: bool) -> str:
     return f"{algorithm}, seed {seed}" if several else algorithm
 
 
-def _right(reports: Path) -> dict[str, Right]:
-    """Of greedy completions, and of the queries with the prompt chosen by Prompt-OIRL; absent where nothing can be checked."""
+def _right(reports: Path) -> tuple[dict[str, Right], dict[str, Answers]]:
+    """Of greedy completions, and of the queries with the prompt chosen by Prompt-OIRL; and of sampled completions. Absent where
+    nothing can be checked."""
     right: dict[str, Right] = {}
+    sampled: dict[str, Answers] = {}
     completions, choices = reports / "evaluate/completions.parquet", reports / "prompt_oirl/choices.parquet"
     rows = read_table(completions) if completions.exists() else []
     models = {row["model"]: row["model"].removeprefix("policy.").rpartition(".") for row in rows}  # of policy.ppo.0, or sft
@@ -113,6 +139,8 @@ def _right(reports: Path) -> dict[str, Right]:
             algorithm, _, seed = models[row["model"]]
             model = _model(algorithm, seed, algorithms.count(algorithm) > 1) if algorithm else row["model"]
             right.setdefault(model, {})[row["id"], row["prompt"]] = float(row["correct"])
+            if row.get("samples_right") is not None:
+                sampled.setdefault(model, {})[row["id"], row["prompt"]] = row["samples_right"], row["samples"]
     for row in read_table(choices) if choices.exists() else []:
         right.setdefault(PROMPT_OIRL, {})[row["query_id"], row["query"]] = float(row["correct"])
-    return right
+    return right, sampled

@@ -1,14 +1,16 @@
 """What the intervals allow to say of the policies. A figure is `better` or `worse` only if its whole interval is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Literal
 
+from tasks.report.alarms import still_alarmed
 from tasks.report.recorded import Policy, Recorded
 from tasks.report.recorded_prompts import Figures
 from tasks.report.wording import data, listing, prompt_summary, share
 
 Standing = Literal["better", "worse", "unclear"]
+NAMED = 4  # at most so many algorithms in one clause of the verdict; more are counted
 
 
 def standing(figures: Figures) -> Standing:
@@ -28,15 +30,26 @@ def verdict(algorithms: Mapping[str, Sequence[Policy]]) -> str:
     never = [name for name in others if name not in partly]
     everywhere = " in every seed" if any(len(found) > 1 for found in standings.values()) else ""
     if better:
-        clauses = [f"{listing(better)} {'beats' if len(better) == 1 else 'beat'} SFT with 95 % confidence{everywhere}"]
+        clauses = [
+            f"{_named(better, standings)} {'beats' if len(better) == 1 else 'beat'} SFT with 95 % confidence{everywhere}"
+        ]
         if never:
-            clauses.append(f"{listing(never)} {'does' if len(never) == 1 else 'do'} not")
+            clauses.append(f"{_named(never)} {'does' if len(never) == 1 else 'do'} not")
     else:
         clauses = [f"No policy beats SFT with 95 % confidence{everywhere}"]
-    clauses += [f"{name} does in {count} of {len(standings[name])} seeds" for name, count in partly.items()]
+    if len(partly) <= NAMED:
+        clauses += [f"{name} does in {count} of {len(standings[name])} seeds" for name, count in partly.items()]
+    else:
+        clauses.append(f"{len(partly)} do in some of the seeds")
     if worse:
-        clauses.append(f"{listing(worse)} {'is' if len(worse) == 1 else 'are'} worse than SFT")
+        clauses.append(f"{_named(worse)} {'is' if len(worse) == 1 else 'are'} worse than SFT")
     return "; ".join(clauses) + "."
+
+
+def _named(names: Sequence[str], of: Collection[str] = ()) -> str:
+    if len(names) <= NAMED:
+        return listing(names)
+    return f"{len(names)} of {len(of)} algorithms" if of else str(len(names))
 
 
 def mean(policies: Sequence[Policy], key: str) -> float | None:
@@ -56,4 +69,5 @@ def summary(recorded: Recorded) -> str:
             f"Of {recorded.num_prompts} test prompts the SFT model answers {share(recorded.sft['accuracy'])} correctly, "
             f"{escape(best)}, the most accurate policy, {share(known[best])} at a KL divergence of {distance} nats from SFT."
         )
-    return " ".join([*sentences, prompt_summary(recorded.prompt_oirl)]).strip()
+    sentences += [still_alarmed(recorded.policies), prompt_summary(recorded.prompt_oirl)]
+    return " ".join(filter(None, sentences))

@@ -1,11 +1,12 @@
 """Numbers and sentences of the page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Literal
 
 from tasks.report.recorded_prompts import Figures, PromptOirl
 
-Style = Literal["percent", "points", "score", "decimal", "tokens", "count"]
+Style = Literal["percent", "points", "score", "decimal", "tokens", "count", "p"]
 MISSING = "–"
 
 FORMATS: Mapping[Style, Callable[[float], str]] = {
@@ -15,6 +16,7 @@ FORMATS: Mapping[Style, Callable[[float], str]] = {
     "decimal": lambda value: f"{value:.2f}",
     "tokens": lambda value: f"{value:.1f}",
     "count": lambda value: f"{value:,.0f}",
+    "p": lambda value: "<0.001" if value < 0.001 else f"{value:.3f}",
 }
 
 
@@ -26,7 +28,7 @@ def data(value: float | None, style: Style) -> str:
     """The number to read, with the recorded one beside it for machines and on hover."""
     if value is None:
         return f'<span class="missing">{MISSING}</span>'
-    return f'<data value="{value}" title="{value}">{text(value, style)}</data>'
+    return f'<data value="{value}" title="{value}">{escape(text(value, style))}</data>'
 
 
 def interval(figures: Figures, key: str, style: Style) -> str:

@@ -1,6 +1,7 @@
 """Sweeps from outside: what runs, what is saved as DVC experiments, what MLflow shows; nothing of the user's changes."""
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -13,11 +14,14 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 from ruamel.yaml import YAML
 
 from flows.compare import read_arguments
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.sweep.axes import Sweep, in_order, make_sweep, plain
+from flows.engine.sweep.gains import flat, gain_table
+from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
 from tests.flows.toy import Flow, Project, wait_until
 
@@ -161,6 +165,16 @@ def test_mlflow_shows_which_run_is_which(compared: Compared) -> None:
     assert (artifacts / "index.html").read_bytes() == (compared.folder / "index.html").read_bytes()
 
 
+def test_the_seconds_of_a_stage_are_those_of_the_run_that_made_it(compared: Compared) -> None:
+    """train came from the cache in both; of all stages of the toy project it alone reports to MLflow."""
+    entries = {one["name"]: one for one in json.loads((compared.folder / "sweep.json").read_text())["variants"]}
+    made = json.loads((compared.folder / "larger/runs/train.json").read_text())["run_id"]
+    info = compared.project.mlflow().get_run(made).info
+    assert entries["larger"]["seconds"] == {"train": (info.end_time - info.start_time) / 1000}
+    assert entries["broken"]["seconds"] == {}
+    assert json.loads((compared.folder / "gains.json").read_text()) == []  # no completions were recorded
+
+
 def test_the_page_has_the_figures(compared: Compared) -> None:
     page = (compared.folder / "index.html").read_text()
     assert "2 of 3 variants ended well" in page
@@ -224,6 +238,49 @@ def test_values_are_yaml_and_names_are_short_but_distinct(here: Path) -> None:
     assert len(plain("x" * 300)) < 140 != len(plain("y" * 3))
 
 
+def test_all_is_every_namespace_beside_the_list(here: Path) -> None:
+    """As policy.algorithms lists policy.ppo and so on, work.names lists work.a and work.b."""
+    file = here / "params.yaml"
+    file.write_text(file.read_text().replace("names: [a, b]", "names: [b]"))
+    [variant] = sweep("work.names=all").variants
+    assert (variant.name, variant.params, variant.shown) == ("names=all", {"work.names": ["a", "b"]}, {"work.names": "all"})
+    both = sweep("work.names=all,[a]").variants
+    assert [one.params["work.names"] for one in both] == [["a", "b"], ["a"]]
+    [other] = sweep("prepare.rows=all").variants  # no list of namespaces: a word like any other
+    assert other.params == {"prepare.rows": "all"}
+
+
+def test_a_mapping_is_a_value_too(here: Path) -> None:
+    [variant] = sweep("work.a={scale: 5, seconds: 0.0}").variants
+    assert variant.params == {"work.a": {"scale": 5, "seconds": 0.0}}
+    assert variant.name == "a=scale=5+seconds=0.0"
+    Variants(Path(".scratch/compare/x"), Start.now(), lambda name, line: None).prepare(variant)
+    written = YAML(typ="safe").load(here / ".scratch/compare/x" / variant.name / "params.yaml")
+    assert written["work"]["a"] == {"scale": 5, "seconds": 0.0}
+
+
+def test_gains_are_printed_with_intervals_and_alarms() -> None:
+    greedy = {"accuracy": 0.8, "gain": 0.05, "gain_low": 0.01, "gain_high": 0.09, "p": 0.0004}
+    greedy |= {"seeds_low": -0.02, "seeds_high": 0.12, "p_seeds": 0.25}
+    price = {"win_rate": 0.55, "kl": 0.75, "tokens": 123456.0, "seconds": 31.4}
+    unknown = dict.fromkeys(price)
+    rows = [
+        {"group": "", "model": "sft", "seeds": 3, "alarms": {}, "sampled": None, **unknown, "greedy": greedy | {"gain": 0.0}},
+        {"group": "", "model": "ppo", "seeds": 3, "alarms": {"kl_budget": 2}, "sampled": None, **price, "greedy": greedy},
+    ]
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(gain_table(rows))
+    [_, _, sft, ppo] = [line.split() for line in printed.getvalue().splitlines()]
+    assert sft == ["sft", "80.0", "-"]
+    assert ppo == [
+        "ppo", "80.0", "+5.0", "[+1.0,", "+9.0]", "[-2.0,", "+12.0]", "<.001", "-",
+        "0.550", "0.75", "123,456", "31", "kl_budget", "2/3",
+    ]  # fmt: skip
+    assert [(row["greedy_gain"], row["sampled_gain"], row["alarms"]) for row in flat(rows)] == [
+        (0.0, None, ""), (0.05, None, "kl_budget 2/3"),
+    ]  # fmt: skip
+
+
 def test_a_list_names_its_variants_and_may_be_repeated_over_seeds(here: Path) -> None:
     (here / "v.yaml").write_text("small: {work.a.scale: 1}\nas it is:\n")
     made = sweep(seeds="0,1", file=here / "v.yaml", name="sizes")
@@ -268,8 +325,6 @@ def test_bad_input_is_one_sentence(here: Path, settings: list[str], seeds: str |
 
 
 def test_params_keep_their_comments(here: Path) -> None:
-    from flows.engine.sweep.variant import Start, Variants
-
     file = here / "params.yaml"
     file.write_text(file.read_text().replace("seconds_per_step: 0.0}", "seconds_per_step: 0.0} # of sleep\n"))
     crew = Variants(Path(".scratch/compare/x"), Start.now(), lambda name, line: None)

@@ -21,6 +21,7 @@ from tasks.core.config import PARAMS, read_params
 from tasks.core.errors import InputError
 
 SEED = "runtime.seed"
+ALL = "all"  # as the value of a list of namespaces, such as policy.algorithms: every one that there is
 LONGEST_NAME = 120  # characters: it becomes the name of a folder and of a git reference
 EXAMPLE = "small: {base_model.hidden_size: 32}"
 Params = dict[str, Any]  # dotted key of params.yaml -> value
@@ -85,13 +86,15 @@ def make_sweep(
         if len(axes[-1]) < len(choices):
             raise InputError(f"`{key}` takes one value twice: {', '.join(map(str, choices))}")
     base = {key: _lookup(values, key) for key in keys}
+    every = {key: names for key in keys if (names := _namespaces_beside(values, key))}
     made: dict[str, Variant] = {}
     for choice in product(*(axis.items() for axis in axes)):
         label = plain(",".join(label for label, _ in choice))
         params = {key: value for _, changes in choice for key, value in changes.items()}
         if label in made:
             raise InputError(f"two variants would both be called {label}; name them yourself with --list")
-        made[label] = Variant(label, params, base | params)
+        written = {key: every[key] if value == ALL and key in every else value for key, value in params.items()}
+        made[label] = Variant(label, written, base | params)
     derived = ",".join([*(["list"] if variants else []), *short.values()])
     return Sweep(plain(name or derived), bool(name), base, tuple(made.values()))
 
@@ -169,6 +172,15 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return "+".join(f"{key}={_words(inner)}" for key, inner in value.items())
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _namespaces_beside(values: Params, key: str) -> list[str]:
+    """For a key that lists namespaces beside itself, as policy.algorithms lists policy.ppo and so on: all there are."""
+    above = key.rpartition(".")[0]
+    beside = _lookup(values, above) if above else values
+    names = [name for name, inner in beside.items() if isinstance(inner, dict)]
+    listed = _lookup(values, key)
+    return names if isinstance(listed, list) and listed and set(map(str, listed)) <= set(names) else []
 
 
 def _within(key: str, outer: str) -> bool:

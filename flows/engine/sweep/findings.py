@@ -5,16 +5,21 @@ import subprocess
 import sys
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.engine.show import METRICS, STYLES, console
 from flows.engine.sweep.axes import SEED, Sweep, Variant
+from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.run import SweepRun
 from flows.engine.sweep.variant import Ended, Variants
 from tasks.core.config import flatten
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, write_json
+
+SIDE_BY_SIDE = 8  # policies that fit into the row of a variant
+WIDE = 160  # columns: what the table of gains needs
 
 
 class Findings:
@@ -32,11 +37,17 @@ class Findings:
         lost = [(variant.name, self._of(variant)) for variant in self._sweep.variants]
         return "\n".join(f"{name} {ended.state}: {ended.why}" for name, ended in lost if ended.state != "saved")
 
-    def write_page(self) -> None:
+    def write_page(self, record: SweepRun) -> None:
         """`python -m tasks.report.sweep`, which reads what the variants recorded: flows import no report."""
+        receipts = {one.name: self._receipts(one) for one in self._sweep.variants}
+        seconds = record.seconds(run_id for found in receipts.values() for run_id in found.values())
+        took = {
+            name: {stage: seconds[run_id] for stage, run_id in found.items() if run_id in seconds}
+            for name, found in receipts.items()
+        }
         entries = [
             {"name": one.name, "params": one.shown, "folder": str(self._variants.checkout(one)), "why": self._of(one).why}
-            | {"state": self._of(one).state, "experiment": self._of(one).experiment}
+            | {"state": self._of(one).state, "experiment": self._of(one).experiment, "seconds": took[one.name]}
             for one in self._sweep.variants
         ]
         write_json(
@@ -59,14 +70,15 @@ class Findings:
             row: dict[str, Any] = {"variant": variant.name, "state": ended.state, "experiment": ended.experiment}
             row |= {key: str(value) for key, value in variant.shown.items()}
             rows.append(row | {key: metrics[variant.name].get(key) for key in named})
-        record.conclude(rows, metrics, self._page)
+        record.conclude(rows, metrics, flat(self._gains()), self._page)
         record.end("FAILED" if self.failures else "FINISHED")
 
     def show(self, address: str) -> None:
         """What became of every variant and how right it is, then where to look further."""
         metrics = {variant.name: self._metrics(variant) for variant in self._sweep.variants}
-        policies = (key for found in metrics.values() for key in found if re.fullmatch(r"policy\..+\.accuracy", key))
-        right = ["sft.accuracy", *dict.fromkeys(policies)]
+        keys = (key for each in metrics.values() for key in each if re.fullmatch(r"policy\..+\.accuracy", key))
+        policies = list(dict.fromkeys(keys))
+        right = ["sft.accuracy", *(policies if len(policies) <= SIDE_BY_SIDE else [])]  # the table of gains has them all
         heads = [key.removesuffix(".accuracy").removeprefix("policy.") for key in right]
         table = Table("variant", "state", "seconds", *heads, title="accuracy", title_justify="left", box=None, pad_edge=False)
         for variant in self._sweep.variants:
@@ -75,6 +87,8 @@ class Findings:
             state = Text(ended.state, STYLES["ran" if ended.state == "saved" else "failed"])
             table.add_row(variant.name, state, f"{ended.seconds:.1f}", *figures)
         console.print(table)
+        if gains := self._gains():
+            Console(width=max(console.width, WIDE), highlight=False).print(gain_table(gains))
         saved = [ended.experiment for ended in map(self._of, self._sweep.variants) if ended.experiment]
         if saved:
             console.print(f"as experiments: dvc exp show; dvc exp apply {saved[0]}", soft_wrap=True)
@@ -83,6 +97,16 @@ class Findings:
 
     def _of(self, variant: Variant) -> Ended:
         return self.ended.get(variant.name, Ended("failed", 0.0, "its task did not end; Prefect says why"))
+
+    def _gains(self) -> list[dict[str, Any]]:
+        """The rows that the page has of them: tasks/report/gains.py."""
+        file = self._variants.folder / "gains.json"
+        return list(read_json(file)) if file.exists() else []
+
+    def _receipts(self, variant: Variant) -> dict[str, str]:
+        """Of each stage the MLflow run that made its outputs, in this sweep or before it."""
+        files = (self._variants.checkout(variant) / "runs").glob("*.json")
+        return {file.stem: read_json(file)["run_id"] for file in files} if self._of(variant).state == "saved" else {}
 
     def _metrics(self, variant: Variant) -> dict[str, float]:
         """What its evaluation wrote, with keys as `dvc metrics show` has them."""

@@ -1,7 +1,7 @@
 """One MLflow run per sweep, above the pipeline runs of its variants: what varied, and what came of it, side by side."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -30,14 +30,26 @@ class SweepRun:
         self.run_id = self._tracker.run_id
         CURRENT.write_text(self.run_id)
 
-    def conclude(self, rows: list[dict[str, Any]], metrics: Mapping[str, dict[str, float]], page: Path) -> None:
-        """The table of the variants, their figures and the page. metrics: of each variant that has any."""
+    def conclude(
+        self, rows: list[dict[str, Any]], metrics: Mapping[str, dict[str, float]], gains: list[dict[str, Any]], page: Path
+    ) -> None:
+        """The table of the variants, that of what policies gain, and the page. metrics: of each variant that has any."""
         for place, variant in enumerate(self._sweep.variants):
             self._tracker.metrics(metrics.get(variant.name, {}), step=place)
         self._tracker.table(rows, "variants")
+        if gains:
+            self._tracker.table(gains, "gains")
         if page.exists():
             self._tracker.file(page)
         self._tracker.describe(f"compare: {self._sweep.title}", self._note(rows))
+
+    def seconds(self, run_ids: Iterable[str]) -> dict[str, float]:
+        """How long runs of stages took, whoever ran them; of those that MLflow knows."""
+        named = ", ".join(f"'{run_id}'" for run_id in run_ids)
+        if not named:
+            return {}
+        found = self._tracker.client.search_runs([self._tracker.experiment_id], f"attributes.run_id IN ({named})")
+        return {run.info.run_id: (run.info.end_time - run.info.start_time) / 1000 for run in found if run.info.end_time}
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """The first word counts; a second is not heard."""

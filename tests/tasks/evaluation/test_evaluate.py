@@ -1,35 +1,43 @@
 """Evaluation: figures by hand on written answers, and the metrics file that `dvc metrics show` reads."""
 
 import math
+from itertools import product
 
 import pytest
 
+from tasks.core import seeds
 from tasks.core.files import read_json, read_table, write_json, write_table
-from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
+from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, no_gain, rows_of
 from tasks.feedback.prompts import Prompt
+from tasks.models.generate import sample
+from tasks.models.language import load_policy
+from tasks.models.text import encode_prompts
 from tests.project import ALGORITHMS
 
 PROMPTS = [Prompt("a", "left", [], "1"), Prompt("b", "right", [], "2"), Prompt("c", "left", [], "1"), Prompt("d", "x", [], "3")]
 SFT = Answers(
-    greedy=["A: 1", "A: 1", "A: 2", "A: 3"], sampled=["A: 1", "so A: 2", "none", "A: 3"],
-    greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[1.0, 2.0, 3.0, 4.0], kl=[0.0] * 4,
+    greedy=["A: 1", "A: 1", "A: 2", "A: 3"],
+    sampled=[["A: 1", "A: 2"], ["so A: 2", "A: 1"], ["none", "A: 2"], ["A: 3", "A: 3"]],
+    greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[1.0, 2.0, 3.0, 4.0], kl=[0.0] * 4, base_nll=[4.0, 4.0, 2.0, 1.0],
     lengths=[3, 4, 1, 3], finished=[True, True, False, True],
 )  # fmt: skip
 POLICY = Answers(
-    greedy=["A: 1", "A: 2", "A: 1", "A: 4"], sampled=["A: 1", "A: 2", "A: 1", "A: 4"],
-    greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[1.0] * 4, kl=[0.5, 1.5, 1.0, 1.0],
+    greedy=["A: 1", "A: 2", "A: 1", "A: 4"], sampled=[["A: 1", "A: 1"], ["A: 2", "A: 2"], ["A: 1", "A: 1"], ["A: 4", "A: 3"]],
+    greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[1.0] * 4, kl=[0.5, 1.5, 1.0, 1.0], base_nll=[3.0] * 4,
     lengths=[3] * 4, finished=[True] * 4,
 )  # fmt: skip
 
 
 def config(judge="verifier"):
-    return EvaluateConfig(num_prompts=4, judge=judge, bootstrap_samples=500)
+    return EvaluateConfig(num_prompts=4, samples_per_prompt=2, judge=judge, bootstrap_samples=500)
 
 
 def test_figures_of_a_model_by_hand():
-    figures = figures_of(SFT, PROMPTS, "number")
+    figures = figures_of(SFT, PROMPTS, config(), "number", seed=0)
     assert figures["accuracy"] == 0.5
-    assert figures["sampled_accuracy"] == 0.75
+    assert figures["sampled_accuracy"] == 0.5  # of two samples 1, 1, 0 and 2 are right
+    assert 0 < figures["sampled_accuracy_low"] < 0.5 < figures["sampled_accuracy_high"] < 1
+    assert figures["perplexity"] == pytest.approx(math.exp(11 / 11))  # 11 nats, 11 tokens
     assert figures["accuracy_low"] < 0.5 < figures["accuracy_high"]
     assert (figures["score"], figures["length"], figures["eos_rate"]) == (2.5, 2.75, 0.75)
     assert figures["distinct_bigrams"] == 1.0
@@ -40,6 +48,8 @@ def test_a_win_counts_one_and_a_tie_half():
     figures = against(SFT, POLICY, PROMPTS, config(), "number", seed=0)
     assert figures["win_rate"] == (0.5 + 1 + 1 + 0) / 4
     assert figures["win_rate_low"] < figures["win_rate"] < figures["win_rate_high"]
+    assert figures["accuracy_p"] == 0.5  # of three that differ at least two are won: 4 of 8 ways
+    assert figures["sampled_accuracy_p"] == 0.25  # the four differ by +1, +1, +2 and -1: 4 of 16 ways are as good
     assert figures["kl"] == 1.0
     assert figures["kl_low"] < 1.0 < figures["kl_high"]
 
@@ -56,7 +66,26 @@ def test_a_model_against_itself_is_even():
 
 def test_without_answers_there_is_no_accuracy():
     unanswered = [Prompt(prompt.id, prompt.text, [], None) for prompt in PROMPTS]
-    assert not {"accuracy", "sampled_accuracy"} & figures_of(SFT, unanswered, "number").keys()
+    assert not {"accuracy", "sampled_accuracy"} & figures_of(SFT, unanswered, config(), "number", seed=0).keys()
+    assert "accuracy_p" not in against(SFT, POLICY, unanswered, config("reward_model"), "number", seed=0)
+
+
+def test_no_gain_equals_every_flip_counted():
+    chance = seeds.stream(0, "no gain")
+    for _ in range(50):
+        ours, theirs = ([chance.randint(0, 4) for _ in range(7)] for _ in range(2))
+        differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+        flips = [
+            sum(sign * each for sign, each in zip(signs, differences, strict=True)) for signs in product((1, -1), repeat=7)
+        ]
+        assert no_gain(ours, theirs) == pytest.approx(sum(flip >= sum(differences) for flip in flips) / len(flips))
+
+
+def test_no_gain_of_many_prompts():
+    """105 prompts won, 75 lost: the chance of at least 105 heads in 180, by its normal limit. And no difference is no gain."""
+    p = no_gain([1] * 105 + [0] * 75 + [1] * 400, [0] * 105 + [1] * 75 + [1] * 400)
+    assert p == pytest.approx(math.erfc((104.5 - 90) / 45**0.5 / 2**0.5) / 2, rel=0.02)
+    assert no_gain([1, 0], [1, 0]) == 1.0
 
 
 @pytest.mark.parametrize(("texts", "share"), [
@@ -73,6 +102,7 @@ def test_rows_to_read():
     rows = rows_of({"sft": SFT, "policy.ppo.0": POLICY}, PROMPTS, "number")
     assert [row["model"] for row in rows[:2]] == ["sft", "policy.ppo.0"]
     assert [row["correct"] for row in rows if row["model"] == "policy.ppo.0"] == [True, True, True, False]
+    assert [(row["samples_right"], row["samples"]) for row in rows if row["model"] == "sft"] == [(1, 2), (1, 2), (0, 2), (2, 2)]
     assert len(rows) == 8
 
 
@@ -108,6 +138,29 @@ def test_what_the_policies_gained_is_told_as_it_is(project):
     for algorithm in ALGORITHMS:
         verdicts = [row["correct"] for row in rows if row["model"] == f"policy.{algorithm}.0"]
         assert metrics["policy"][algorithm]["0"]["accuracy"] == pytest.approx(sum(verdicts) / len(verdicts), abs=1e-6)
+        right = [row["samples_right"] / row["samples"] for row in rows if row["model"] == f"policy.{algorithm}.0"]
+        assert metrics["policy"][algorithm]["0"]["sampled_accuracy"] == pytest.approx(sum(right) / len(right), abs=1e-6)
+
+
+def test_perplexity_is_that_of_the_base_model(project):
+    """The same samples again, each put through models/base by itself, without padding."""
+    import torch
+
+    sft, tokenizer = load_policy(project.folder / "models/sft", "cpu")
+    base, _ = load_policy(project.folder / "models/base", "cpu")
+    rows = read_table(project.folder / "data/prepared/prompts.parquet")
+    prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows if row["split"] == "test"][:40])
+    noise = seeds.generator(seeds.derive(0, "evaluate"), "test samples", 0)
+    sampled = sample(sft, tokenizer, prompts, max_new_tokens=8, temperature=1.0, generator=noise, group_size=2).completions()
+    nll, tokens = 0.0, 0
+    for prompt, completion in zip(prompts, sampled[::2], strict=True):
+        with torch.no_grad():
+            logprobs = torch.log_softmax(base(torch.tensor([prompt + completion])).logits[0], -1)
+        nll -= sum(float(logprobs[len(prompt) + i - 1, token]) for i, token in enumerate(completion))
+        tokens += len(completion)
+    found = read_json(project.folder / "reports/metrics.json")["sft"]
+    assert found["perplexity"] == pytest.approx(math.exp(nll / tokens), rel=1e-4)
+    assert found["length"] == pytest.approx(tokens / 40, abs=1e-6)
 
 
 @pytest.fixture

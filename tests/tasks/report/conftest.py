@@ -46,10 +46,11 @@ class Run:
             },
         }  # fmt: skip
         models = ["sft", *(f"policy.{name}.{seed}" for name in self.algorithms for seed in seeds)]
+        right = RIGHT | {name: RIGHT[list(RIGHT)[i % 4]] for i, name in enumerate(self.algorithms) if name not in RIGHT}
         self.completions: list[Row] = [
             {
                 "model": model, "id": f"test-{i}", "prompt": f"query {i}\nDo it.\n", "completion": f"{model} says {i}",
-                "correct": RIGHT[model.split(".")[1] if "." in model else model][i], "score": round(0.1 * i + 0.01 * j, 4),
+                "correct": right[model.split(".")[1] if "." in model else model][i], "score": round(0.1 * i + 0.01 * j, 4),
             }
             for i in range(6) for j, model in enumerate(models)
         ]  # fmt: skip
@@ -122,28 +123,36 @@ def figures(number: int, win_rate: tuple[float, float] | None = None) -> dict[st
     offset = number / 1000
     found = {
         "accuracy": 0.65 + offset, "accuracy_low": 0.61 + offset, "accuracy_high": 0.69 + offset,
-        "sampled_accuracy": 0.45 + offset, "score": -0.05 + 10 * offset, "length": 20 + 100 * offset,
+        "sampled_accuracy": 0.45 + offset, "sampled_accuracy_low": 0.42 + offset, "sampled_accuracy_high": 0.48 + offset,
+        "score": -0.05 + 10 * offset, "perplexity": 3.5 + offset, "length": 20 + 100 * offset,
         "eos_rate": 0.9 + offset, "distinct_bigrams": 0.55 + offset,
     }  # fmt: skip
     if win_rate:
         low, high = win_rate
+        found |= {"accuracy_p": 0.012 + offset, "sampled_accuracy_p": 0.0004 + offset}
         found |= {"win_rate": (low + high) / 2, "win_rate_low": low, "win_rate_high": high}
         found |= {"kl": 0.8 + 10 * offset, "kl_low": 0.7 + 10 * offset, "kl_high": 0.9 + 10 * offset}
     return {key: round(value, 6) for key, value in found.items()}
 
 
 def history_of(algorithm: str, seed: int) -> list[Row]:
-    if algorithm == "dpo":
-        sides = {"train/chosen_logratio": -0.1, "train/rejected_logratio": -3.0}
-        return [{"step": i, "loss/dpo": 0.69 - i / 50, "train/accuracy": 0.5 + i / 50, **sides} for i in range(STEPS)]
-    return [
+    """Of dpo and its like, a probe at every fifth step."""
+    completions = [
         {
-            "step": i, "rollout/score_mean": 0.02 * i + seed, "rollout/reward_model_mean": 0.02 * i + seed,
+            "rollout/score_mean": 0.02 * i + seed, "rollout/reward_model_mean": 0.02 * i + seed,
             "rollout/verifier_mean": 0.5 + 0.01 * i, "rollout/kl_mean": 0.05 * i - 1e-6, "rollout/completion_length": 20.0 + i,
             "rollout/entropy": 0.1, "rollout/eos_rate": 1.0,
         }
         for i in range(STEPS)
     ]  # fmt: skip
+    if "dpo" in algorithm:
+        sides = {"train/chosen_logratio": -0.1, "train/rejected_logratio": -3.0}
+        probes = [found if i % 5 == 0 or i == STEPS - 1 else {} for i, found in enumerate(completions)]
+        return [
+            {"step": i, "loss/dpo": 0.69 - i / 50, "train/accuracy": 0.5 + i / 50, **sides, **found}
+            for i, found in enumerate(probes)
+        ]
+    return [{"step": i, "rollout/tokens": 1000.0 + i, **found} for i, found in enumerate(completions)]
 
 
 def expectations() -> list[Row]:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tasks.core.files import write_json
+from tasks.feedback.alarms import CHECKS
+from tasks.report.alarms import MEANINGS
 from tasks.report.drawing import house_style
-from tasks.report.figures import draw
+from tasks.report.figures import draw, on_policy
 from tasks.report.recorded import Policy
 from tasks.report.template import LEAK
 from tasks.report.verdicts import verdict
@@ -17,11 +19,13 @@ from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Ru
 
 MakeRun = Callable[..., Run]
 POLICY_KEYS = [
-    "accuracy", "accuracy_low", "accuracy_high", "sampled_accuracy", "win_rate", "win_rate_low", "win_rate_high",
-    "kl", "kl_low", "kl_high", "score", "length", "eos_rate", "distinct_bigrams",
+    "accuracy", "accuracy_low", "accuracy_high", "accuracy_p",
+    "sampled_accuracy", "sampled_accuracy_low", "sampled_accuracy_high", "sampled_accuracy_p",
+    "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_low", "kl_high",
+    "score", "perplexity", "length", "eos_rate", "distinct_bigrams",
 ]  # fmt: skip
 HIDDEN = {"score_mean", "score_std", "contaminated"}
-READ_AS = {"kl": "{:.2f}", "score": "{:+.2f}", "length": "{:.1f}"}  # the others are percentages
+READ_AS = {"kl": "{:.2f}", "score": "{:+.2f}", "length": "{:.1f}", "perplexity": "{:.2f}"}  # the others are percentages
 
 
 class Reader(HTMLParser):
@@ -65,6 +69,8 @@ def rows_of(html: str, caption: str) -> dict[str, dict[str, Any]]:
 
 
 def shown(key: str, value: float) -> str:
+    if key.endswith("_p"):
+        return f"{value:.3f}" if value >= 0.001 else "<0.001"
     style = next((form for start, form in READ_AS.items() if key.startswith(start)), None)
     return (style.format(value) if style else f"{100 * value:.1f}").replace("-", "−")
 
@@ -111,17 +117,84 @@ def test_charts_show_every_recorded_step(make_run: MakeRun) -> None:
         charts = draw(recorded)
     (axes,) = charts["rollouts_score_mean"].axes
     drawn = [list(line.get_ydata()) for line in axes.lines]
-    for algorithm in ("ppo", "grpo"):
+    for algorithm in ("ppo", "grpo", "dpo"):
         for seed in (0, 1):
-            assert [row["rollout/score_mean"] for row in history_of(algorithm, seed)] in drawn
-    assert len(drawn) == 2 * 4  # each step, and the moving average
-    assert sorted(label.get_text() for label in axes.texts) == ["grpo", "ppo"]  # one name for all seeds
+            recorded_scores = [row["rollout/score_mean"] for row in history_of(algorithm, seed) if "rollout/score_mean" in row]
+            assert recorded_scores in drawn
+            assert (len(recorded_scores) == STEPS) == (algorithm != "dpo")  # which is probed now and then
+    assert len(drawn) == 2 * 6  # each step, and the moving average
+    assert sorted(label.get_text() for label in axes.texts) == ["dpo", "grpo", "ppo"]  # one name for all seeds
     (axes,) = charts["optimization_gold"].axes
-    assert [len(dots.get_offsets()) for dots in axes.collections] == [STEPS] * 4
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [STEPS] * 4 + [5] * 2
     diamonds = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "D"]
     assert [[[policy.figures["kl"], policy.figures["sampled_accuracy"]]] for policy in recorded.policies] == diamonds[:-1]
     assert diamonds[-1] == [[0.0, recorded.sft["sampled_accuracy"]]]
     assert {"preference_dpo", "preference_accuracy", "preference_logratio"} <= charts.keys()
+
+
+def test_who_samples_to_train_on_is_not_who_is_probed(make_run: MakeRun) -> None:
+    recorded = make_run().write().load()
+    assert {policy.algorithm: on_policy(policy) for policy in recorded.policies} == {"ppo": True, "grpo": True, "dpo": False}
+    assert all("rollout/score_mean" in policy.history[0] for policy in recorded.policies)
+
+
+def test_more_algorithms_than_colours_have_a_row_each(make_run: MakeRun) -> None:
+    names = [*(f"method{i}" for i in range(14)), *(f"dpo{i}" for i in range(5))]
+    run = make_run(seeds=(0, 1), **dict.fromkeys(names, BETTER)).write()
+    with house_style():
+        charts = draw(run.load())
+    assert {"rollouts_rows", "preference_rows"} <= charts.keys()
+    assert not [name for name in charts if name.startswith("optimization_") or name == "rollouts_score_mean"]
+    figure = charts["rollouts_rows"]
+    assert [text.get_text() for text in figure.texts if text.get_text() in names] == names
+    assert len(figure.axes) == 6 * 19
+    assert len({axes.get_ylim() for axes in figure.axes[:19]}) == 1  # a column has one scale
+    drawn = [list(line.get_ydata()) for line in figure.axes[18].lines]
+    assert [row["rollout/score_mean"] for row in history_of("dpo4", 1) if "rollout/score_mean" in row] in drawn
+    bottoms = sorted({round(axes.get_position().y0, 6) for axes in figure.axes})
+    assert len(bottoms) == 19
+    assert len(charts["preference_rows"].axes) == 3 * 5
+    html = run.page()
+    assert "19 of 19 algorithms beat SFT with 95 % confidence in every seed." in html
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_models_that_say_the_same_share_a_column(make_run: MakeRun) -> None:
+    names = [f"method{i}" for i in range(9)]
+    run = make_run(**dict.fromkeys(names, UNCLEAR))
+    for row in run.completions:
+        if row["model"] in ("sft", "policy.method3.0", "policy.method8.0"):
+            row["completion"] = "the same"
+    html = run.write().page()
+    card = html[html.index("<article>") : html.index("</article>")]
+    assert card.count("the same") == 1
+    named = Reader(card.replace("<article>", "<table><tr>")).tables[0][0]["text"]
+    assert re.search(r"sft ,\s+method3 ,\s+method8", named)
+    assert "Further completions: 3" in card  # eight differ, five stand side by side
+    assert all(card.count(f"policy.{name}.0 says") == 1 for name in names if name not in ("method3", "method8"))
+
+
+def test_alarms_are_listed_with_what_they_mean(make_run: MakeRun) -> None:
+    run = make_run(seeds=(0, 1)).write()
+    quiet = run.page()
+    assert "<h3>Alarms</h3><p>None was raised.</p>" in quiet
+    assert "Training ended with" not in quiet
+    for name, steps, alarm in (("ppo-1", range(12, STEPS), "length_drift"), ("dpo-0", range(5, 11, 5), "kl_budget")):
+        history = history_of(name[:-2], int(name[-1]))
+        for step in steps:
+            history[step][f"alarm/{alarm}"] = 1.0
+        write_json(run.folder / f"reports/policy/{name}/history.json", history)
+    html = run.page()
+    rows = rows_of(html, "Signs that a policy goes wrong")
+    assert rows["ppo"]["text"].split()[1:6] == ["1", "length_drift", "12", str(STEPS - 1), "the"]
+    assert rows["dpo"]["text"].split()[1:6] == ["0", "kl_budget", "5", "10", "it"]
+    assert "much longer or shorter" in rows["ppo"]["text"]
+    assert '<a href="#training">alarm</a> in ppo, seed 1 (length_drift).' in html
+
+
+def test_every_alarm_has_a_meaning() -> None:
+    assert MEANINGS.keys() == set(CHECKS)
 
 
 def test_text_of_models_and_data_is_escaped(make_run: MakeRun) -> None:
@@ -159,7 +232,7 @@ def test_no_id_is_used_twice(make_run: MakeRun) -> None:
 def test_absent_answers_are_dashes(make_run: MakeRun) -> None:
     run = make_run()
     for found in (run.metrics["sft"], *(seeds["0"] for seeds in run.metrics["policy"].values())):
-        for key in ("accuracy", "accuracy_low", "accuracy_high", "sampled_accuracy"):
+        for key in [key for key in found if "accuracy" in key]:
             del found[key]
     for row in run.completions:
         row["correct"] = None
@@ -204,7 +277,7 @@ def test_several_seeds_have_rows_and_a_mean(make_run: MakeRun) -> None:
     assert ["mean" in name for name in names] == [False, False, True] * 2
     found = run.metrics["policy"]["ppo"]
     means = [value for value, _ in table[4]["values"]]
-    keys = [key for key in POLICY_KEYS if not key.endswith(("_low", "_high"))]
+    keys = [key for key in POLICY_KEYS if not key.endswith(("_low", "_high", "_p"))]
     assert means == pytest.approx([(found["0"][key] + found["3"][key]) / 2 for key in keys])
     assert "in every seed; grpo does not." in html
     assert "policy.ppo.0 says" in html
@@ -220,6 +293,14 @@ def test_several_seeds_have_rows_and_a_mean(make_run: MakeRun) -> None:
         (
             {"ppo": [BETTER, BETTER], "grpo": [BETTER, UNCLEAR], "dpo": [WORSE, UNCLEAR]},
             "ppo beats SFT with 95 % confidence in every seed; dpo does not; grpo does in 1 of 2 seeds.",
+        ),
+        (
+            {f"m{i}": [BETTER] for i in range(5)} | {f"n{i}": [UNCLEAR] for i in range(6)} | {"dpo": [WORSE]},
+            "5 of 12 algorithms beat SFT with 95 % confidence; 6 do not; dpo is worse than SFT.",
+        ),
+        (
+            {f"m{i}": [BETTER, UNCLEAR] for i in range(5)},
+            "No policy beats SFT with 95 % confidence in every seed; 5 do in some of the seeds.",
         ),
     ],
 )

@@ -2,15 +2,18 @@
 
 import re
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.core import seeds
-from tasks.core.files import write_json, write_table
+from tasks.core.files import read_json, write_json, write_table
 from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip
+from tasks.report import gains as gained
 from tasks.report.differences import SAMPLES
+from tasks.report.gains import no_gain
 from tasks.report.sweep import main, page
 from tasks.report.variants import read_sweep
 from tests.processes import python
@@ -27,9 +30,11 @@ class Written:
         self.folder, self.base = folder, base
         self.variants: list[dict[str, Any]] = []
         self.right: dict[tuple[str, str], list[float]] = {}  # by name of the variant, and model
+        self.sampled: dict[tuple[str, str], list[int]] = {}
 
     def add(self, name: str, params: dict[str, Any], prompts: str = "", metrics: bool = True, **shares: float) -> None:
         """A variant whose models are right with these chances. prompts: sets its test prompts apart from those of others."""
+        """Each prompt is also answered by two samples; every policy samples 1000 tokens in each of three steps."""
         folder = self.folder / name
         shares = {"sft": 0.5} | shares
         found: dict[str, Any] = {"contaminated": 0, "policy": {}, "reward_model": {"accuracy": 0.8111, "accuracy_low": 0.7222}}
@@ -38,6 +43,7 @@ class Written:
             chance = seeds.stream(0, name, model)
             right = [chance.random() < share for _ in range(PROMPTS)]
             self.right[name, model] = [float(one) for one in right]
+            self.sampled[name, model] = [sum(chance.random() < share for _ in range(2)) for _ in range(PROMPTS)]
             figures = {"accuracy": sum(right) / PROMPTS, "accuracy_low": 0.1, "accuracy_high": 0.9}
             if model == "sft":
                 found["sft"] = figures
@@ -45,8 +51,15 @@ class Written:
                 found["policy"][model] = {"0": figures | {"win_rate": 0.5123}}
             raw = model if model == "sft" else f"policy.{model}.0"
             rows += [
-                {"model": raw, "id": f"test-{i}", "prompt": f"{prompts} {i}", "correct": one} for i, one in enumerate(right)
-            ]
+                {
+                    "model": raw, "id": f"test-{i}", "prompt": f"{prompts} {i}", "correct": one,
+                    "samples": 2, "samples_right": self.sampled[name, model][i],
+                }
+                for i, one in enumerate(right)
+            ]  # fmt: skip
+            if metrics and model != "sft":
+                history = [{"step": i, "rollout/score_mean": 0.1, "rollout/tokens": 1000.0} for i in range(3)]
+                write_json(folder / f"reports/policy/{model}-0/history.json", history)
         if metrics:
             write_json(folder / "reports/metrics.json", found)
             write_table(folder / "reports/evaluate/completions.parquet", rows)
@@ -58,6 +71,14 @@ class Written:
         entry = {"title": " × ".join(self.base), "keys": list(self.base), "base": self.base, "seed": SEED}
         write_json(self.folder / "sweep.json", entry | {"variants": self.variants})
         return page(read_sweep(self.folder))
+
+
+def mean(by_seed: list[list[float]]) -> float:
+    return sum(sum(seed) / len(seed) for seed in by_seed) / len(by_seed)
+
+
+def sampled_shares(sweep: Written, model: str, seeds: int = 6) -> list[list[float]]:
+    return [[count / 2 for count in sweep.sampled[f"seed={seed}", model]] for seed in range(seeds)]
 
 
 def values(html: str, caption: str) -> list[float]:
@@ -91,19 +112,72 @@ def test_seeds_are_the_unit_of_replication(tmp_path: Path) -> None:
         sweep.add(f"seed={seed}", {SEED: seed}, prompts=f"of seed {seed}", ppo=0.9, dpo=0.5)
     html = sweep.page()
     assert "ppo is better than SFT; 1 of 2 cannot be told apart, over 6 seeds." in html
-    assert "With 6 seeds p cannot be below 0.0312." in html
+    assert "with 6 seeds it cannot be below 0.0312." in " ".join(html.split())
     shown = values(html, "Each model over seeds")
     by_seed = {model: [sweep.right[f"seed={seed}", model] for seed in range(6)] for model in ("sft", "ppo", "dpo")}
-    for model, figures in by_seed.items():
+    for figures in by_seed.values():
         assert list(over_seeds(figures, same_prompts=False)) == shown[:3]
-        del shown[:3]
-        if model != "sft":
+        assert shown[3:9] == [sum(seed) / PROMPTS for seed in figures]
+        del shown[:9]
+    assert shown == []
+    shown = values(html, "SFT and every policy, the best first")
+    assert shown[:2] == [mean(by_seed["sft"]), mean(sampled_shares(sweep, "sft"))]
+    del shown[:2]
+    for model in ("ppo", "dpo"):  # of a chance of 0.9 and of 0.5
+        for by_model in (by_seed, {name: sampled_shares(sweep, name) for name in ("sft", model)}):
             gains = [
-                [a - b for a, b in zip(ours, theirs, strict=True)] for ours, theirs in zip(figures, by_seed["sft"], strict=True)
+                [a - b for a, b in zip(ours, theirs, strict=True)]
+                for ours, theirs in zip(by_model[model], by_model["sft"], strict=True)
             ]
-            assert [*over_seeds(gains, same_prompts=False), sign_flip([sum(gain) / PROMPTS for gain in gains])] == shown[:4]
-            del shown[:4]
+            together = [each for gain in gains for each in gain]
+            expected = [mean(by_model[model]), *paired_bootstrap(together, gained.SAMPLES, seed=0)]
+            expected += [no_gain([round(2 * each) for each in together])]
+            expected += [*over_seeds(gains, same_prompts=False)[1:], sign_flip([sum(gain) / PROMPTS for gain in gains])]
+            assert shown[: len(expected)] == pytest.approx(expected)
+            del shown[: len(expected)]
+        assert shown[:2] == [pytest.approx(0.5123), 3000.0]  # win rate, tokens; nothing else was recorded
+        del shown[:2]
+    assert shown == []
+    assert "With p &lt; 0.01 over prompts, 1 of 2 policies are right more often than SFT in greedy completions" in html
     assert "Differences between variants" not in html  # they differ in nothing but the seed
+
+
+def test_no_gain_equals_every_flip_counted() -> None:
+    chance = seeds.stream(0, "no gain of a sweep")
+    for _ in range(30):
+        differences = [chance.randint(-3, 4) for _ in range(8)]
+        flips = [
+            sum(sign * each for sign, each in zip(signs, differences, strict=True)) for signs in product((1, -1), repeat=8)
+        ]
+        assert no_gain(differences) == pytest.approx(sum(flip >= sum(differences) for flip in flips) / len(flips))
+
+
+def test_the_zoo_has_one_table(tmp_path: Path) -> None:
+    """Nineteen policies over three seeds: sorted by gain, with what they cost and what went wrong; models stand in rows."""
+    sweep = Written(tmp_path, {SEED: 0})
+    shares = {f"method{i}": 0.4 + 0.02 * i for i in range(19)}
+    for seed in range(3):
+        sweep.add(f"seed={seed}", {SEED: seed}, prompts=f"of seed {seed}", **shares)
+        sweep.variants[-1]["seconds"] = {"policy@method3-0": 30.0 + seed, "sft": 7.0}
+    history = [{"step": i, "rollout/score_mean": 0.1, "rollout/tokens": 1000.0, "alarm/kl_budget": 1.0} for i in range(3)]
+    write_json(tmp_path / "seed=1/reports/policy/method5-0/history.json", history)
+    html = sweep.page()
+    main(tmp_path)
+    rows = read_json(tmp_path / "gains.json")
+    assert rows[0]["model"] == "sft"
+    gains = [row["greedy"]["gain"] for row in rows[1:]]
+    assert gains == sorted(gains, reverse=True)
+    found = {row["model"]: row for row in rows}
+    assert found["method3"]["seconds"] == 31.0
+    assert (found["method4"]["seconds"], found["method4"]["tokens"]) == (None, 3000.0)
+    assert found["method5"]["alarms"] == found["method5"]["ended_with"] == {"kl_budget": 1}
+    assert "kl_budget in 1 of 3 seeds" in html
+    best = max(range(19), key=lambda i: found[f"method{i}"]["greedy"]["gain"])
+    assert found[f"method{best}"]["greedy"]["p"] < 0.01 < found[f"method{best}"]["greedy"]["p_seeds"]
+    begin = html.index("Every variant;")
+    (table,) = Reader(html[html.rindex("<table", 0, begin) : html.index("</table>", begin)]).tables
+    assert [row["text"].split()[0] for row in table[1:]] == [SEED, "sft", *shares, "reward"]
+    assert "alarm kl_budget" in table[8]["text"]
 
 
 def test_seeds_on_the_same_prompts_share_their_luck(tmp_path: Path) -> None:
