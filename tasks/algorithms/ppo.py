@@ -10,11 +10,10 @@ How this differs from Ouyang et al.
   - The value function is a second head on the policy's last hidden state, which starts at zero, not a copy of the reward
     model (that is ppo_max.py). It has a learning rate and an optimizer of its own, so that its gradient takes no part in the
     clip of the policy's; its gradient also reaches the shared trunk, scaled by value_coef.
-  - The trunk has to learn to tell good beginnings from bad: on the default, the best linear head on the frozen SFT model
-    explains .02 of the variance of the scores. With value_coef .1 and gae_lambda .95 the head ended at .10, noisy, against
-    returns that hold V itself; with value_coef 1 and gae_lambda 1 at .26 of the rewards still to come (means of the last five
-    of 40 steps, seed 0), with as good a policy (+17 points of right samples over SFT in both).
-  - gae_lambda 1 makes R̂ the sum of the rewards still to come: a value function that knows little yet lends no bias.
+  - The value function hardly learns on the default: the best linear head on the frozen SFT model explains .02 of the variance
+    of the scores (seed 0), so the trunk would have to. Made to by value_coef 1, gae_lambda 1 and a value_learning_rate of
+    3e-3, it explains .26 after 40 steps, and the policy gains less: 17.3 points of right samples against 20.0 on validation
+    prompts of seed 0. The defaults are the ones that serve the policy; for a critic that explains more see ppo_max.py.
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The first epoch's old log-probabilities are those the sampler returned.
 

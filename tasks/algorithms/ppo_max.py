@@ -27,7 +27,8 @@ means over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
   value/clip_fraction       share of tokens whose value left V_old ± ε_v
-  value/explained_variance  1 − var(R̂ − V)/var(R̂) before the step: 0 for a useless value function, 1 for a perfect one
+  value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
+                            useless value function, 1 for a perfect one
   value/grad_norm           norm of the gradient of the critic's last update, before clipping to max_grad_norm
   train/grad_norm           the same of the policy; 0 in the warm-up, as everything is that only a learning policy has
 """
@@ -193,7 +194,8 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
                 updates.append(update)
 
         policy_loss_mean, value_loss_mean, approx_kl, clipped, value_clipped, nll_mean = torch.stack(updates).mean(0)
-        unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
+        _, outcomes = gae(rewards, torch.zeros_like(values), mask, config.gamma, gae_lambda=1.0)
+        unexplained = (outcomes - values)[mask.bool()].var() / outcomes[mask.bool()].var().clamp(min=1e-8)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
             "loss/value": value_loss_mean,

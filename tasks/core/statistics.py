@@ -1,5 +1,6 @@
 """Intervals: a number without one is not a result."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,3 +67,20 @@ def sign_flip(differences: Sequence[float]) -> float:
         sums = signs @ values
     as_far = np.abs(sums) >= abs(values.sum()) * (1 - 1e-9)  # equal sums may differ in their last bits
     return float(as_far.mean()) if exact else float((as_far.sum() + 1) / (len(sums) + 1))
+
+
+def no_gain(differences: Sequence[int]) -> float:
+    """How probable so large a sum is if every difference, one per prompt, had its sign by chance: exact, one-sided.
+
+    The sign-flip test of Fisher 1935. Differences are small whole numbers: with n of one size the sum of their signs is
+    binomial, and the sums of several sizes convolve (Pagano and Tritchler 1983). Of several seeds, each difference is flipped
+    within its seed.
+    """
+    from scipy.stats import binom
+
+    chances = np.ones(1)  # of every sum of the positive differences, as the signs may fall
+    for size, count in Counter(abs(each) for each in differences if each).items():
+        sums = np.zeros(size * count + 1)
+        sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = np.convolve(chances, sums)
+    return min(1.0, float(chances[sum(each for each in differences if each > 0) :].sum()))

@@ -24,7 +24,6 @@ data: then every figure is flattered.
 reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL, for `dvc metrics show`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,7 +40,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.core.statistics import paired_bootstrap, wilson
+from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.feedback.prompts import Prompt, load_prompts
 from tasks.feedback.verifier import is_correct
 from tasks.models.batch import collate
@@ -172,8 +171,8 @@ def against(
     counts, counts_sft = (num_right(model.sampled, prompts, verifier) for model in (policy, sft))
     figures = {}
     if right:
-        figures["accuracy_p"] = no_gain(right, right_sft)
-        figures["sampled_accuracy_p"] = no_gain(counts, counts_sft)
+        figures["accuracy_p"] = no_gain([a - b for a, b in zip(right, right_sft, strict=True)])
+        figures["sampled_accuracy_p"] = no_gain([a - b for a, b in zip(counts, counts_sft, strict=True)])
     ours, theirs = (right, right_sft) if config.judge == "verifier" else (policy.greedy_scores, sft.greedy_scores)
     wins = [0.5 if a == b else float(a > b) for a, b in zip(ours, theirs, strict=True)]
     chance = seeds.derive(seed, "bootstrap")
@@ -191,24 +190,6 @@ def num_right(completions: Sequence[Sequence[str]], prompts: Sequence[Prompt], v
         return []
     pairs = zip(completions, prompts, strict=True)
     return [sum(bool(is_correct(text, prompt.answer, verifier)) for text in texts) for texts, prompt in pairs]
-
-
-def no_gain(ours: Sequence[int], theirs: Sequence[int]) -> float:
-    """How probable so large a sum of differences is if each had its sign by chance: the exact sign-flip test, one-sided.
-
-    Differences are small whole numbers. With n of one size the sum of their signs is binomial, and the sums of several sizes
-    convolve: Pagano and Tritchler 1983. Of differences of one size only, it is the sign test.
-    """
-    from scipy.stats import binom
-
-    differences = [a - b for a, b in zip(ours, theirs, strict=True) if a != b]
-    chances = np.ones(1)  # of every sum of the positive differences, as the signs may fall
-    for size, count in Counter(map(abs, differences)).items():
-        sums = np.zeros(size * count + 1)
-        sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, sums)
-    observed = sum(each for each in differences if each > 0)
-    return min(1.0, float(chances[observed:].sum()))
 
 
 def distinct_bigrams(texts: list[str]) -> float:

@@ -12,7 +12,7 @@ from pydantic import FiniteFloat, PositiveInt, model_validator
 
 from tasks.core.config import Config
 
-WORD = re.compile(r"[a-z']+")
+WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")  # an apostrophe inside belongs to it, a quotation mark around does not
 
 
 class LengthBand(Config):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.files import Row
-from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip
+from tasks.core.statistics import no_gain, over_seeds, paired_bootstrap, sign_flip
 from tasks.report.variants import PROMPT_OIRL, Answers, Sweep, Variant
 
 SAMPLES = 2000  # of the bootstrap
@@ -68,22 +68,6 @@ def _gain(by_seed: Sequence[Mapping[str, Answers]], model: str) -> Row | None:
         "seeds_low": seeds_low if several else None, "seeds_high": seeds_high if several else None,
         "p": no_gain([count for seed in counts for count in seed]), "p_seeds": sign_flip(means) if several else None,
     }  # fmt: skip
-
-
-def no_gain(differences: Sequence[int]) -> float:
-    """How probable so large a sum is if every difference had its sign by chance: the exact sign-flip test, one-sided.
-
-    The differences of every seed are flipped within their seed, so of seeds with as many prompts none weighs more. With n of
-    one size the sum of their signs is binomial, and the sums of several sizes convolve: Pagano and Tritchler 1983.
-    """
-    from scipy.stats import binom
-
-    chances = np.ones(1)  # of every sum of the positive differences, as the signs may fall
-    for size, count in Counter(abs(each) for each in differences if each).items():
-        sums = np.zeros(size * count + 1)
-        sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, sums)
-    return min(1.0, float(chances[sum(each for each in differences if each > 0) :].sum()))
 
 
 def _mean(values: Sequence[Any]) -> float | None:

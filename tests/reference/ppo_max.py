@@ -66,7 +66,7 @@ def ppo_max(
             scores = [(score - fmean(scores_so_far)) / pstdev(scores_so_far) for score in scores]
         if c["score_clip_range"] is not None:
             scores = [min(max(score, -c["score_clip_range"]), c["score_clip_range"]) for score in scores]
-        old_logprobs, old_values, advantages, returns = [], [], [], []
+        old_logprobs, old_values, advantages, returns, outcomes = [], [], [], [], []
         for (prompt, ids), score, finished in zip(pairs, scores, rollout.finished.tolist(), strict=True):
             with torch.no_grad():
                 logprobs = completion_logprobs_of_one(policy, prompt, ids, 1.0)
@@ -80,6 +80,7 @@ def ppo_max(
             old_values.append(values)
             advantages.append(gae_of_one(rewards, values.tolist(), 1.0, c["gae_lambda"]))
             returns.append([a + v for a, v in zip(advantages[-1], values.tolist(), strict=True)])
+            outcomes += [sum(rewards[t:]) for t in range(len(rewards))]
         if c["whiten_advantages"]:
             advantages = whiten(advantages)
 
@@ -122,8 +123,7 @@ def ppo_max(
         )  # fmt: skip
         means = [fmean(column) for column in zip(*updates, strict=True)]
         said = torch.cat(old_values).tolist()
-        targets = [value for row in returns for value in row]
-        unexplained = variance([a - b for a, b in zip(targets, said, strict=True)]) / variance(targets)
+        unexplained = variance([a - b for a, b in zip(outcomes, said, strict=True)]) / variance(outcomes)
         history.append(dict(zip(keys, means, strict=True)) | {
             "value/explained_variance": 1 - unexplained, "train/grad_norm": grad_norm, "value/grad_norm": value_norm,
         })  # fmt: skip

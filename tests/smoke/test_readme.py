@@ -21,6 +21,8 @@ RUN_ELSEWHERE = {
 }
 MAKE = {
     "make align": "python -m flows.align",
+    "make zoo": "python -m flows.compare --name zoo --seeds 0,1,2 --set policy.algorithms=all",
+    "make zoo REWARD=verifier": "--set 'reward.weights={verifier: 1.0}'",
     "make test": "pytest",
     "make ui": "mlflow server",
     "make check": "ruff check",

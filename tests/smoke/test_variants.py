@@ -29,6 +29,41 @@ tasks.report.page
 """.strip().splitlines()
 
 
+PAID_BY_FUNCTIONS = """
+sft.num_steps=60
+collect_preferences.num_prompts=96 collect_preferences.held_out_prompts=24
+reward_model.num_steps=2 reward_model.batch_size=8
+policy.ppo.num_steps=8 policy.ppo.rollout_batch_size=32 policy.ppo.batch_size=32 policy.ppo.micro_batch_size=32
+policy.grpo.num_steps=8 policy.grpo.rollout_batch_size=32 policy.grpo.batch_size=32 policy.grpo.micro_batch_size=32
+policy.raft.num_steps=8 policy.raft.rollout_batch_size=64
+policy.dpo.num_steps=12 policy.dpo.batch_size=32
+"""
+
+
+def test_a_pretrained_model_gains_what_functions_of_its_text_pay_for(
+    tmp_path: Path, nursery: Nursery, database: Path, shared: Path
+) -> None:
+    """No answers, no reward model: length and mood, from samples or from pairs; and the text stays likely to the reference."""
+    folder = checkout(tmp_path)
+    assign(folder, variants()["openings"])
+    assign(folder, PAID_BY_FUNCTIONS.split())
+    (folder / "mlflow.db").write_bytes(database.read_bytes())
+    for stage in STAGES[: STAGES.index("tasks.algorithms.raft --seed 0") + 1]:
+        done = nursery.run(folder, stage, REALIGN_SHARED=str(shared))
+        assert done.code == 0, f"{stage}: {done.stderr}"
+    for algorithm in ("ppo", "grpo", "dpo", "raft"):
+        history = json.loads((folder / f"reports/policy/{algorithm}-0/history.json").read_text())
+        seen = [row for row in history if "rollout/score_mean" in row]
+        first, last = (mean(rows, "rollout/score_mean") for rows in (seen[:2], seen[-3:]))
+        assert last > first + 0.05, algorithm
+        first, last = (mean(rows, "rollout/ref_perplexity") for rows in (seen[:2], seen[-3:]))
+        assert last < 2 * first, algorithm
+
+
+def mean(rows: list[dict[str, float]], key: str) -> float:
+    return sum(row[key] for row in rows) / len(rows)
+
+
 @pytest.mark.parametrize("name", ["svamp", "gsm8k", "mawps", "stories"])
 def test_variant_runs_from_data_to_report(name: str, tmp_path: Path, nursery: Nursery, database: Path, shared: Path) -> None:
     settings = variants()[name]

@@ -72,4 +72,4 @@ def test_a_kl_in_the_fitness_is_paid_for(project, tmp_path):
     for row in read_json(again.folder / "reports/policy/evolution_strategies-0/history.json"):
         expected = row["rollout/score_mean"] - 0.5 * row["rollout/kl_mean"]
         assert row["policy/fitness_mean"] == pytest.approx(expected, abs=1e-5)
-        assert row["rollout/kl_mean"] > 0.05
+        assert abs(row["rollout/kl_mean"]) > 1e-3  # or nothing was to pay

@@ -70,7 +70,7 @@ def refused(project, stage, *words):
     ("policy@ilql-0", "policy.ilql", {"tau": 1.0}, "`policy.ilql.tau` is 1.0; it should be less than 1"),
     ("policy@ilql-0", "policy.ilql", {"polyak_rate": 0.0}, "`policy.ilql.polyak_rate` is 0.0; it should be greater than 0"),
     ("policy@evolution_strategies-0", "policy.evolution_strategies", {"population_size": 5}, "(5): it must be even"),
-    ("policy@evolution_strategies-0", "policy.evolution_strategies", {"population_size": 12}, "of population_size (12)"),
+    ("policy@evolution_strategies-0", "policy.evolution_strategies", {"population_size": 10}, "of population_size (10)"),
     ("policy@evolution_strategies-0", "policy.evolution_strategies", {"perturbed": "bias"}, "name contains 'bias'"),
     ("policy@dno-0", "policy.dno", {"group_size": 1}, "at least 2 completions"),
     ("policy@dno-0", "policy.dno", {"rollout_batch_size": 30}, "must be a multiple of group_size (4)"),

@@ -1,11 +1,12 @@
 """Intervals by published numbers, by hand, and by their coverage."""
 
 import math
+from itertools import product
 
 import pytest
 
 from tasks.core import seeds
-from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip, wilson
+from tasks.core.statistics import no_gain, over_seeds, paired_bootstrap, sign_flip, wilson
 
 
 def test_wilson_by_hand():
@@ -99,3 +100,20 @@ def test_sign_flip_of_many_seeds_is_drawn():
     chance = seeds.stream(0, "many seeds")
     exact = [chance.gauss(0.1, 0.3) for _ in range(16)]
     assert sign_flip([*exact, 0.0]) == pytest.approx(sign_flip(exact), abs=0.01)
+
+
+def test_no_gain_equals_every_flip_counted():
+    chance = seeds.stream(0, "no gain")
+    for _ in range(50):
+        differences = [chance.randint(-3, 4) for _ in range(8)]
+        flips = [
+            sum(sign * each for sign, each in zip(signs, differences, strict=True)) for signs in product((1, -1), repeat=8)
+        ]
+        assert no_gain(differences) == pytest.approx(sum(flip >= sum(differences) for flip in flips) / len(flips))
+
+
+def test_no_gain_of_many_prompts():
+    """105 prompts won, 75 lost: the chance of at least 105 heads in 180, by its normal limit. And no difference is no gain."""
+    p = no_gain([1] * 105 + [-1] * 75 + [0] * 400)
+    assert p == pytest.approx(math.erfc((104.5 - 90) / 45**0.5 / 2**0.5) / 2, rel=0.02)
+    assert no_gain([0, 0]) == 1.0

@@ -1,13 +1,12 @@
 """Evaluation: figures by hand on written answers, and the metrics file that `dvc metrics show` reads."""
 
 import math
-from itertools import product
 
 import pytest
 
 from tasks.core import seeds
 from tasks.core.files import read_json, read_table, write_json, write_table
-from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, no_gain, rows_of
+from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
 from tasks.feedback.prompts import Prompt
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
@@ -68,24 +67,6 @@ def test_without_answers_there_is_no_accuracy():
     unanswered = [Prompt(prompt.id, prompt.text, [], None) for prompt in PROMPTS]
     assert not {"accuracy", "sampled_accuracy"} & figures_of(SFT, unanswered, config(), "number", seed=0).keys()
     assert "accuracy_p" not in against(SFT, POLICY, unanswered, config("reward_model"), "number", seed=0)
-
-
-def test_no_gain_equals_every_flip_counted():
-    chance = seeds.stream(0, "no gain")
-    for _ in range(50):
-        ours, theirs = ([chance.randint(0, 4) for _ in range(7)] for _ in range(2))
-        differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-        flips = [
-            sum(sign * each for sign, each in zip(signs, differences, strict=True)) for signs in product((1, -1), repeat=7)
-        ]
-        assert no_gain(ours, theirs) == pytest.approx(sum(flip >= sum(differences) for flip in flips) / len(flips))
-
-
-def test_no_gain_of_many_prompts():
-    """105 prompts won, 75 lost: the chance of at least 105 heads in 180, by its normal limit. And no difference is no gain."""
-    p = no_gain([1] * 105 + [0] * 75 + [1] * 400, [0] * 105 + [1] * 75 + [1] * 400)
-    assert p == pytest.approx(math.erfc((104.5 - 90) / 45**0.5 / 2**0.5) / 2, rel=0.02)
-    assert no_gain([1, 0], [1, 0]) == 1.0
 
 
 @pytest.mark.parametrize(("texts", "share"), [

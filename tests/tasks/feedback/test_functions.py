@@ -28,6 +28,8 @@ def test_a_band_of_one_length():
     ("glad, glad, glad", 0.5 + 1 / 4),  # repeating gains nothing
     ("glad and kind", 0.5 + 2 / 6),
     ("glad, kind, fun", 0.5 + 3 / 8),
+    ("'glad,' he said", 0.5 + 1 / 4),
+    ("glad's", 0.5),
     ("sad", 0.5 - 1 / 4),
     ("glad but sad", 0.5),
     ("glad, kind but sad", 0.5 + 1 / 8),
@@ -47,6 +49,7 @@ def test_every_function_stays_between_0_and_1(text):
     (LengthBand, {"shortest": 0, "longest": 4}, "greater than 0"),
     (Sentiment, {"positive": ["Glad"], "negative": []}, "'Glad' would never be found"),
     (Sentiment, {"positive": [], "negative": ["very sad"]}, "'very sad' would never be found"),
+    (Sentiment, {"positive": ["glad'"], "negative": []}, "would never be found"),
     (Sentiment, {"positive": ["so", "mad"], "negative": ["mad"]}, "'mad' is listed as positive and as negative"),
 ])  # fmt: skip
 def test_numbers_that_make_no_sense(part, values, says):

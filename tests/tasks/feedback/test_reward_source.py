@@ -58,8 +58,8 @@ def test_a_policy_is_trained_on_what_it_thinks_of_the_text(again):
 def test_it_can_be_trained_further(again):
     done = take(again, num_steps=100, learning_rate=1.0e-2)
     assert done.code == 0, done.stderr
-    history = read_json(again.folder / "reports/reward_model/history.json")
-    assert history[-1]["loss/bradley_terry"] < 0.8 * history[0]["loss/bradley_terry"]
+    losses = [row["loss/bradley_terry"] for row in read_json(again.folder / "reports/reward_model/history.json")]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     assert digest(again.folder / "models/reward_model") != digest(again.folder / FOLDER)
     tokenizers = [AutoTokenizer.from_pretrained(again.folder / folder) for folder in ("models/reward_model", FOLDER)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import pytest
 
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json, write_table
-from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip
+from tasks.core.statistics import no_gain, over_seeds, paired_bootstrap, sign_flip
 from tasks.report import gains as gained
 from tasks.report.differences import SAMPLES
-from tasks.report.gains import no_gain
 from tasks.report.sweep import main, page
 from tasks.report.variants import read_sweep
 from tests.processes import python
@@ -140,16 +138,6 @@ def test_seeds_are_the_unit_of_replication(tmp_path: Path) -> None:
     assert shown == []
     assert "With p &lt; 0.01 over prompts, 1 of 2 policies are right more often than SFT in greedy completions" in html
     assert "Differences between variants" not in html  # they differ in nothing but the seed
-
-
-def test_no_gain_equals_every_flip_counted() -> None:
-    chance = seeds.stream(0, "no gain of a sweep")
-    for _ in range(30):
-        differences = [chance.randint(-3, 4) for _ in range(8)]
-        flips = [
-            sum(sign * each for sign, each in zip(signs, differences, strict=True)) for signs in product((1, -1), repeat=8)
-        ]
-        assert no_gain(differences) == pytest.approx(sum(flip >= sum(differences) for flip in flips) / len(flips))
 
 
 def test_the_zoo_has_one_table(tmp_path: Path) -> None:
