@@ -123,7 +123,7 @@ def ppo_max(
         )  # fmt: skip
         means = [fmean(column) for column in zip(*updates, strict=True)]
         said = torch.cat(old_values).tolist()
-        unexplained = variance([a - b for a, b in zip(outcomes, said, strict=True)]) / variance(outcomes)
+        unexplained = variance([a - b for a, b in zip(outcomes, said, strict=True)]) / max(variance(outcomes), 1e-8)
         history.append(dict(zip(keys, means, strict=True)) | {
             "value/explained_variance": 1 - unexplained, "train/grad_norm": grad_norm, "value/grad_norm": value_norm,
         })  # fmt: skip

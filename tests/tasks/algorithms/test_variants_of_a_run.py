@@ -62,7 +62,8 @@ def test_a_stronger_pull_keeps_the_policy_nearer(again):
 
 
 def test_a_reward_is_what_its_weights_say(again):
-    _, history = train(again, "grpo", num_steps=2, reward={"verifier": 2.0, "reward_model": 0.5})
+    again.set("reward", weights={"verifier": 2.0, "reward_model": 0.5})
+    _, history = train(again, "grpo", num_steps=2)
     for row in history:
         expected = 2.0 * row["rollout/verifier_mean"] + 0.5 * row["rollout/reward_model_mean"]
         assert row["rollout/score_mean"] == pytest.approx(expected, abs=1e-5)

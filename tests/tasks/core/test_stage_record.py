@@ -30,7 +30,7 @@ def test_report_folder(whole):
     assert history[0].keys() == {"step", "loss/square", "train/a"}
     assert history[-1]["loss/square"] < history[0]["loss/square"]
     assert read_json(report / "metrics.json") == read_json(whole.folder / "runs/tiny.json")["metrics"]
-    assert [row["step"] for row in read_table(report / "samples.parquet")] == [0, 10]
+    assert [row["step"] for row in read_table(report / "samples.parquet")] == list(range(12))
     assert read_table(report / "rows.parquet") == [{"x": 1.0}]
 
 
@@ -65,7 +65,7 @@ def test_artifacts_in_mlflow(whole, run):
     assert read_json(Path(model)) == read_json(whole.folder / "models/tiny/weights.json")
     table = read_json(Path(client.download_artifacts(run.info.run_id, "samples.json")))
     assert table["columns"] == ["step", "prompt", "completion", "score"]
-    assert [row[0] for row in table["data"]] == [0, 10]
+    assert [row[0] for row in table["data"]] == list(range(12))
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "samples.json", "type": "table"}]
 
 
