@@ -56,9 +56,12 @@ def _by_p(gained: Sequence[Row]) -> str:
     if not policies:
         return ""
     counts = [sum(each[kind] is not None and each[kind]["p"] < SURE for each in policies) for kind in gains.KINDS]
+    lows = [(each["sampled"] or {}).get("seeds_low") for each in policies]
+    surely = sum(low is not None and low > 0 for low in lows)
+    over_seeds = f", {surely} of them also over seeds" if policies[0]["seeds"] > 1 else ""
     return (
         f"With p &lt; {SURE} over prompts, {counts[0]} of {len(policies)} policies are right more often than SFT in greedy "
-        f"completions, {counts[1]} in sampled ones."
+        f"completions, {counts[1]} in sampled ones{over_seeds}."
     )
 
 
@@ -76,7 +79,7 @@ def verdict(sweep: Sweep) -> str:
         return f"No model answers any prompt differently than {than}."
     over = f", over {several} seeds" if several > 1 else ""
     if all(each.words == "cannot tell" for each in found.values()):
-        return f"Nothing can be told apart from {'what it is ' if than != 'SFT' else ''}{than}{over}."
+        return f"In greedy completions nothing can be told apart from {'what it is ' if than != 'SFT' else ''}{than}{over}."
     clauses = []
     for words in ("better", "worse"):
         names = [name for name, each in found.items() if each.words == words]
