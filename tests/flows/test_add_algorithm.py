@@ -82,6 +82,7 @@ def upstream(folder: Path) -> None:
         for i in range(8)
     ]
     write_table(folder / "data/prepared/prompts.parquet", prompts)
+    write_table(folder / "data/prepared/corpus.parquet", [{"text": row["prompt"]} for row in prompts])
     write_table(folder / "data/preferences.parquet", [{"prompt": "1?\n", "chosen": "1", "rejected": "2"}])
     write_json(folder / "reports/validate_preferences/verdict.json", {"passed": True, "contaminated": False})
     tokenizer = train_tokenizer([row["prompt"] for row in prompts], 300)
