@@ -133,8 +133,8 @@ def answer(
         answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
         first = rollout.select(slice(None, None, samples_per_prompt)).trimmed()
         greedy_batch = collate(asked, best[begin : begin + at_once], tokenizer.pad_token_id, stage.device)
-        answers.greedy_scores += standardised_scores(reward_model, greedy_batch).tolist()
-        answers.sampled_scores += standardised_scores(reward_model, first).tolist()
+        answers.greedy_scores += standardised_scores(reward_model, greedy_batch, tokenizer).tolist()
+        answers.sampled_scores += standardised_scores(reward_model, first, tokenizer).tolist()
         with torch.no_grad():
             log_ratio = (first.logprobs - completion_logprobs(reference, first)) * first.completion_mask
             base_logprobs = completion_logprobs(base, first) * first.completion_mask
