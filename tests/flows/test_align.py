@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.toy import Flow, Project, last_flow_run
+from tests.flows.toy import Flow, Project, last_flow_run, wait_until
 
 STAGES = ["prepare", "train", "work@a", "work@b", "fragile", "after_fragile", "evaluate"]
 
@@ -72,7 +72,7 @@ def test_prefect_saw_one_flow_and_a_task_per_stage(first: tuple[Project, Flow]) 
         assert database.execute("select state_type from flow_run").fetchall() == [("COMPLETED",)]
         tasks = dict(database.execute("select name, state_name from task_run").fetchall())
     assert tasks == dict.fromkeys(STAGES, "Ran")
-    assert project.processes() == []
+    wait_until(lambda: not project.processes())
 
 
 def test_again_nothing_runs_and_the_runs_are_linked(finished: Project) -> None:

@@ -107,7 +107,7 @@ def test_every_variant_ends_and_a_failure_stops_no_other(compared: Compared) -> 
         "broken": ("failed", ["-", "-", "-"]),
     }
     assert compared.prefect == {"as-it-is": "Saved", "larger": "Saved", "broken": "Failed"}
-    assert compared.project.processes() == []
+    wait_until(lambda: not compared.project.processes())
 
 
 def test_nothing_of_the_working_tree_changes(compared: Compared) -> None:

@@ -85,7 +85,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
         "work@a failed: work@a: killed by signal 9 (see .scratch/logs/work@a.log)",
     ]
     assert "because train and work@a failed" in out
-    assert finished.processes() == []
+    wait_until(lambda: not finished.processes())
     assert training(finished).info.status == "KILLED"
     assert finished.pipelines()[0].info.status == "FAILED"
 
