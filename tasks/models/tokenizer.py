@@ -72,6 +72,7 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> "PreTrain
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         spare = tokenizer.unk_token if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else PAD
         tokenizer.add_special_tokens({"pad_token": spare})  # a new token, unless the vocabulary has it
+    tokenizer.init_kwargs.pop("local_files_only", None)  # would be saved, and tell apart folders made online and offline
     return tokenizer
 
 

@@ -1,5 +1,8 @@
 """The trained tokenizer gives back any text; a loaded one is safe to pad with, or refused in one sentence."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,17 @@ def test_the_same_texts_give_the_same_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         train_tokenizer(TEXTS, 400).save_pretrained(tmp_path / name)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_what_is_saved_does_not_tell_whether_the_hub_was_in_reach(offline: str, tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    code = (
+        "import sys; from tasks.models.tokenizer import load_tokenizer as load; load(sys.argv[1]).save_pretrained(sys.argv[1])"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": offline}
+    subprocess.run([sys.executable, "-c", code, tmp_path], env=environment, check=True)
+    assert "local_files_only" not in (tmp_path / "tokenizer_config.json").read_text()
 
 
 def test_a_folder_loads_as_it_was_saved(tmp_path: Path) -> None:
