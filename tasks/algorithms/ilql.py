@@ -45,7 +45,7 @@ from tasks.models.batch import Batch, PairSet
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig
-from tasks.rl.advantages import gae
+from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.logprobs import completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.offline_losses import cql_loss, expectile_loss, td_loss
@@ -138,15 +138,14 @@ def train(config: IlqlConfig, stage: Stage) -> None:
             for target, source in zip(target_q_head.parameters(), q_head.parameters(), strict=True):
                 target.lerp_(source, config.polyak_rate)
 
-        _, returns = gae(rewards, values.detach(), mask, config.gamma, 1.0)
-        unexplained = (returns - values)[mask.bool()].var() / returns[mask.bool()].var().clamp(min=1e-8)
+        _, outcomes = gae(rewards, torch.zeros_like(rewards), mask, config.gamma, gae_lambda=1.0)
         decoded = perturbed(policy, target_q_head, config.beta) if step in probe.steps else policy
         alarmed = monitor.log(step, probe(decoded, step), {
             "loss/q": q_loss.detach(),
             "loss/v": v_loss.detach(),
             "loss/cql": cql.detach(),
             "loss/nll": nll.detach(),
-            "value/explained_variance": 1 - unexplained.detach(),
+            "value/explained_variance": explained_variance(values.detach(), outcomes, mask),
             "value/advantage_std": (target_q - values.detach())[mask.bool()].std(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
@@ -174,8 +173,7 @@ def check_foldable(policy: Any, batch: Batch) -> None:
 
 def pair_scores(scorer: Scorer, pairs: PairSet, answers: dict[str, str | None], what: str) -> Tensor:
     """Of the chosen and the rejected completion of every pair: (pairs, 2). Once, before training."""
-    order = sorted(range(len(pairs)), key=lambda row: pairs.lengths[row])
-    pieces = [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+    pieces = pairs.pieces(ROWS_AT_ONCE)
     result = torch.zeros(len(pairs), 2, device=pairs.device)
     for picked in progress.track(pieces, len(pieces), f"{what}: scores"):
         known = [answers.get(pairs.rows[i]["prompt"]) for i in picked]

@@ -53,9 +53,9 @@ from tasks.models.batch import Batch, collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
-from tasks.models.reward import load_reward_model, reward_model_from_policy, state_values
+from tasks.models.reward import load_reward_model, reward_model_from_policy, same_ids, state_values
 from tasks.models.text import TaskConfig, encode_completions
-from tasks.rl.advantages import gae
+from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens, whiten
@@ -115,6 +115,8 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     reference = frozen_copy(policy)
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
     critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
+    if not same_ids(tokenizer, critic.tokenizer):
+        raise InputError("policy.ppo_max.critic: the reward model reads by another tokenizer than the policy; set it to sft")
     scorer = load_scorer(stage, tokenizer, task)
     normalize = RunningNormalization().to(stage.device)
     monitor = Monitor(stage, scorer, tokenizer)
@@ -195,7 +197,6 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
 
         policy_loss_mean, value_loss_mean, approx_kl, clipped, value_clipped, nll_mean = torch.stack(updates).mean(0)
         _, outcomes = gae(rewards, torch.zeros_like(values), mask, config.gamma, gae_lambda=1.0)
-        unexplained = (outcomes - values)[mask.bool()].var() / outcomes[mask.bool()].var().clamp(min=1e-8)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
             "loss/value": value_loss_mean,
@@ -203,7 +204,7 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
             "policy/approx_kl": approx_kl,
             "policy/clip_fraction": clipped,
             "value/clip_fraction": value_clipped,
-            "value/explained_variance": 1 - unexplained,
+            "value/explained_variance": explained_variance(values, outcomes, mask),
             "value/grad_norm": value_norm,
             "train/grad_norm": grad_norm,
             "rollout/score_clip_fraction": (normalized.abs() > score_clip).float().mean(),

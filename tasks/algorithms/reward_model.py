@@ -123,8 +123,8 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
 
 @torch.no_grad()
 def held_out_figures(reward_model: Any, pairs: PairSet) -> dict[str, float]:
-    pieces = [list(range(i, min(i + 128, len(pairs)))) for i in range(0, len(pairs), 128)]
-    margins = torch.cat([torch.sub(*raw_scores(reward_model, pairs.batch(piece)).chunk(2)) for piece in pieces])
+    scored = [raw_scores(reward_model, pairs.batch(piece)) for piece in pairs.pieces(128)]
+    margins = torch.cat([torch.sub(*scores.chunk(2)) for scores in scored])
     accuracy, low, high = wilson(int((margins > 0).sum()), len(margins))
     figures = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "held_out_pairs": float(len(margins))}
     gaps = [row["gap"] for row in pairs.rows]

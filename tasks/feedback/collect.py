@@ -27,7 +27,7 @@ from tasks.core.files import Row, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.annotator import DECISIVE, Candidate, choose_pairs, prefers_first, utility
-from tasks.feedback.functions import FUNCTIONS, FunctionsConfig
+from tasks.feedback.functions import FUNCTIONS, FunctionsConfig, check_components
 from tasks.feedback.verifier import is_correct
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
@@ -56,10 +56,7 @@ class CollectPreferencesConfig(Config):
     @field_validator("utility")
     @classmethod
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        known = ["verifier", *FUNCTIONS]
-        if unknown := value.keys() - set(known):
-            raise ValueError(f"{min(unknown)!r} is not known; name some of {', '.join(known)}")
-        return value
+        return check_components(value, "verifier")
 
 
 def collect(config: CollectPreferencesConfig, stage: Stage) -> None:

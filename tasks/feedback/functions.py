@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Self
 
-from pydantic import FiniteFloat, PositiveInt, model_validator
+from pydantic import FiniteFloat, PositiveInt, field_validator, model_validator
 
 from tasks.core.config import Config
 
@@ -57,6 +57,11 @@ class RewardConfig(Config):
     weights: dict[str, FiniteFloat]  # of the components in tasks/feedback/rewards.py
     functions: FunctionsConfig
 
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        return check_components(value, "reward_model", "verifier")
+
 
 def length_band(text: str, config: FunctionsConfig) -> float:
     """1 for a text of `shortest` to `longest` words; outside, the ratio to the nearer end, so that nearer is better."""
@@ -78,3 +83,12 @@ FUNCTIONS: dict[str, Callable[[str, FunctionsConfig], float]] = {
     "length_band": length_band,
     "sentiment": sentiment,
 }
+
+
+def check_components(weights: dict[str, float], *others: str) -> dict[str, float]:
+    """The weights of a score, if each belongs to a function or to one of the others; ValueError if not, or if there is none."""
+    known = [*others, *FUNCTIONS]
+    unknown = sorted(weights.keys() - set(known))
+    if unknown or not weights:
+        raise ValueError(f"{repr(unknown[0]) if unknown else 'nothing'} named; name some of {', '.join(known)}")
+    return weights

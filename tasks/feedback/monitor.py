@@ -137,20 +137,13 @@ def repetition(completions: list[list[int]], n: int = 4) -> float:
 
 def sample_rows(step: int, scored: Scored, tokenizer: Any, count: int = 4) -> list[Row]:
     """One completion of each of the first prompts with its score and components, to be read by a person."""
-    rollout = scored.rollout
-    rows: list[Row] = []
-    seen: set[str] = set()
-    for index, (ids, mask) in enumerate(zip(rollout.prompt_ids.tolist(), rollout.prompt_mask.tolist(), strict=True)):
-        prompt = decode(tokenizer, [token for token, real in zip(ids, mask, strict=True) if real])
-        if prompt in seen:
-            continue
-        seen.add(prompt)
-        (completion,) = rollout.select(slice(index, index + 1)).completions()
-        parts = {name: round(float(values[index]), 3) for name, values in scored.components.items()}
-        rows.append({
-            "step": step, "prompt": prompt, "completion": decode(tokenizer, completion),
-            "score": round(float(scored.scores[index]), 3), **parts,
-        })  # fmt: skip
-        if len(rows) == count:
-            break
-    return rows
+    prompts, completions = scored.rollout.prompts(), scored.rollout.completions()
+    first = {tuple(ids): index for index, ids in reversed([*enumerate(prompts)])}
+    return [
+        {
+            "step": step, "prompt": decode(tokenizer, prompts[index]), "completion": decode(tokenizer, completions[index]),
+            "score": round(float(scored.scores[index]), 3),
+            **{name: round(float(values[index]), 3) for name, values in scored.components.items()},
+        }
+        for index in sorted(first.values())[:count]
+    ]  # fmt: skip

@@ -32,8 +32,7 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 
     Once, before training: the reference never changes.
     """
-    order = sorted(range(len(pairs)), key=lambda row: pairs.lengths[row])
-    pieces = [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
+    pieces = pairs.pieces(ROWS_AT_ONCE)
     result = torch.zeros(len(pairs), 2, device=pairs.device)
     for picked in progress.track(pieces, len(pieces), f"{what}: reference"):
         result[picked] = torch.stack(summed_logprobs(reference, pairs.batch(picked)).chunk(2), dim=1)

@@ -70,6 +70,11 @@ class Batch:
         for rows in order.split(size):
             yield rows, self.select(rows).trimmed()
 
+    def prompts(self) -> list[list[int]]:
+        """Token ids of each prompt without padding."""
+        rows = zip(self.prompt_ids.tolist(), self.prompt_mask.sum(1).tolist(), strict=True)
+        return [ids[len(ids) - length :] for ids, length in rows]
+
     def completions(self) -> list[list[int]]:
         """Token ids of each completion without padding, end-of-text included."""
         rows = zip(self.completion_ids.tolist(), self.lengths.tolist(), strict=True)
@@ -101,6 +106,11 @@ class PairSet:
         """(2 · picked, time)"""
         completions = [self.chosen[i] for i in picked] + [self.rejected[i] for i in picked]
         return collate([self.prompts[i] for i in picked] * 2, completions, self.pad_id, self.device)
+
+    def pieces(self, size: int) -> list[list[int]]:
+        """Every pair once, as lists to give to `batch`; pairs of like length together."""
+        order = sorted(range(len(self)), key=lambda row: self.lengths[row])
+        return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def pad(sequences: Sequence[list[int]], pad_id: int, left: bool) -> tuple[Tensor, Tensor]:

@@ -87,12 +87,9 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any = None) -> Tensor:
-    """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,).
-
-    tokenizer: what the ids of the batch belong to; None where it is known to be the reward model's own.
-    """
-    batch = as_read_by(reward_model, batch, tokenizer or reward_model.tokenizer)
+def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tensor:
+    """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,). tokenizer: what the batch's ids belong to."""
+    batch = as_read_by(reward_model, batch, tokenizer)
     scores = torch.zeros(len(batch), device=batch.completion_ids.device)
     for rows, piece in batch.pieces(ROWS_AT_ONCE):
         scores[rows] = raw_scores(reward_model, piece)
@@ -121,10 +118,9 @@ def as_read_by(reward_model: Any, batch: Batch, tokenizer: Any) -> Batch:
     reward model's end-of-text. One that was cut off has none there either.
     """
     own = reward_model.tokenizer
-    if tokenizer is own or _identity(tokenizer) == _identity(own):
+    if same_ids(tokenizer, own):
         return batch
-    prompts = zip(batch.prompt_ids.tolist(), batch.prompt_mask.tolist(), strict=True)
-    texts = [decode(tokenizer, [id for id, real in zip(ids, mask, strict=True) if real]) for ids, mask in prompts]
+    texts = [decode(tokenizer, ids) for ids in batch.prompts()]
     completions = batch.completions()
     encoded = encode_completions(own, [decode(tokenizer, ids) for ids in completions])
     ended = [ids[-1] in tokenizer.all_special_ids for ids in completions]
@@ -147,6 +143,9 @@ def check_padding(reward_model: Any, batch: Batch) -> None:
         )
 
 
-def _identity(tokenizer: Any) -> tuple[Any, ...]:
-    """What two tokenizers share whose ids mean the same."""
-    return tokenizer.get_vocab(), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+def same_ids(tokenizer: Any, other: Any) -> bool:
+    """Whether the ids of two tokenizers mean the same."""
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return tokenizer is other or (
+        tokenizer.get_vocab() == other.get_vocab() and all(getattr(tokenizer, id) == getattr(other, id) for id in special)
+    )

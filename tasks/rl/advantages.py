@@ -80,3 +80,12 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda:
         following_value = values[:, t]
         advantages[:, t] = following_advantage
     return advantages, (advantages + values) * mask
+
+
+def explained_variance(values: Tensor, outcomes: Tensor, mask: Tensor) -> Tensor:
+    """1 − var(G − V)/var(G) over the masked tokens, a scalar: 0 for a useless value function, 1 for a perfect one.
+
+    values: V, outcomes: G, the sum of the rewards still to come, both (batch, time).
+    """
+    real = mask.bool()
+    return 1 - (outcomes - values)[real].var() / outcomes[real].var().clamp(min=1e-8)

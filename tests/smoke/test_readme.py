@@ -48,7 +48,7 @@ def test_make_does_what_it_says(command: str) -> None:
     assert MAKE[command] in shown
 
 
-@pytest.mark.parametrize("name", ["svamp", "gsm8k", "mawps", "stories"])
+@pytest.mark.parametrize("name", ["svamp", "gsm8k", "mawps", "stories", "openings"])
 def test_variant_starts_as_written(name: str, tmp_path: Path, shared: Path) -> None:
     """The literal command, up to its first stage; tests/smoke/test_variants.py takes the settings to the end."""
     folder = checkout(tmp_path)

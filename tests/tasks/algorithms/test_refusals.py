@@ -5,6 +5,8 @@ import shutil
 import pytest
 
 from tasks.core.files import digest, read_table, write_table
+from tasks.models.language import save_model
+from tasks.models.reward import reward_model_from_policy
 from tasks.models.tokenizer import train_tokenizer
 
 
@@ -124,6 +126,17 @@ def test_preferences_of_one_split_only(again, split, says):
     path = again.folder / "data/preferences.parquet"
     write_table(path, [row for row in read_table(path) if row["split"] != split])
     assert refused(again, "reward_model", says)
+
+
+def test_a_critic_that_reads_by_another_tokenizer(again):
+    """It would see the policy's ids as other text; the scorer, which reads the text, takes such a reward model."""
+    path = again.folder / "models/reward_model"
+    base = reward_model_from_policy(path, "cpu")
+    other = train_tokenizer(["other text, other pieces of it"], 300)
+    base.resize_token_embeddings(len(other))
+    base.config.score_mean, base.config.score_std = 0.0, 1.0
+    save_model(base, other, path)
+    assert refused(again, "policy@ppo_max-0", "policy.ppo_max.critic", "set it to sft")
 
 
 def test_no_validation_prompts_to_standardise_on(again):

@@ -69,8 +69,8 @@ def test_a_data_set_takes_the_place_of_the_annotator(again):
     ({"samples_per_prompt": 0}, "samples_per_prompt"),
     ({"bradley_terry_temperature": 0.0}, "bradley_terry_temperature"),
     ({"decisive_rate": 1.5}, "decisive_rate"),
-    ({"utility": {"verifer": 1.0}}, "'verifer' is not known; name some of verifier, length_band, sentiment"),
-    ({"utility": {"reward_model": 1.0}}, "'reward_model' is not known"),
+    ({"utility": {"verifer": 1.0}}, "'verifer' named; name some of verifier, length_band, sentiment"),
+    ({"utility": {"reward_model": 1.0}}, "'reward_model' named; name some of verifier"),
     ({"utility": {"verifier": float("nan")}}, "finite"),
 ])  # fmt: skip
 def test_params_that_make_no_sense(again, values, says):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.rl.advantages import RunningMean, gae, group_advantages, leave_one_out_advantages
+from tasks.rl.advantages import RunningMean, explained_variance, gae, group_advantages, leave_one_out_advantages
 from tests.reference import rl as slow
 
 
@@ -33,6 +33,14 @@ def test_gae_equals_the_sum_it_stands_for(gamma, gae_lambda):
         torch.testing.assert_close(returns[row, :length], torch.tensor(expected) + values[row, :length])
         assert not advantages[row, length:].any()
         assert not returns[row, length:].any()
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(0.0, 0.0), (0.5, 0.75), (1.0, 1.0), (2.0, 0.0), (3.0, -3.0)])
+def test_explained_variance_by_hand(factor, expected):
+    """V = cG leaves (1 − c)² of the variance, wherever the mask is 1."""
+    outcomes, mask = torch.tensor([[1.0, 2.0, 3.0], [5.0, 99.0, 99.0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    values = torch.where(mask.bool(), factor * outcomes, -7.0)
+    assert explained_variance(values, outcomes, mask).item() == pytest.approx(expected)
 
 
 def test_gae_ignores_what_the_value_function_says_of_padding():
