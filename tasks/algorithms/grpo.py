@@ -11,6 +11,7 @@ Shao et al. 2024 (DeepSeekMath), equations 3 and 4. Its variants are params:
                      et al. 2025, with clip ranges near 3e-4)
   surrogate          clipped: as above; cispo: −sg(clip(ρ, 1−ε_low, 1+ε_high)) Â log π (MiniMax-M1, 2025, with clip_range_low 1)
   reduction          sequence_mean: the paper's; token_mean: DAPO's; longest_mean: that of Dr. GRPO (Liu et al. 2025)
+  std_floor          null: the advantage is not divided by the std (Dr. GRPO)
   kl_correction      true: the KL term times ρ, so that its gradient is that of KL(π‖π_ref) (Tang & Munos 2025)
 
 How this differs from the paper
@@ -74,7 +75,7 @@ class GrpoConfig(Config):
     clip_range_low: PositiveFloat
     clip_range_high: PositiveFloat
     ratio_bound: PositiveFloat | None
-    std_floor: NonNegativeFloat
+    std_floor: NonNegativeFloat | None
     missing_eos_penalty: NonNegativeFloat
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+from flows.engine.graph import dotted
+from flows.engine.sweep.axes import read_list
 from tasks.core.config import Config, lookup, read_params
 from tests.rules.code import REPO, calls, modules, namespaces, tree
 
@@ -68,6 +70,18 @@ def test_every_key_is_a_field_and_every_field_a_key(params, configs):
 def test_the_params_as_they_are_committed_are_accepted(params, configs):
     for namespace in keys(params):
         assert configs[namespace].load(REPO / "params.yaml")
+
+
+@pytest.mark.parametrize("file", sorted((REPO / "data/sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_variants_of_a_sweep_are_accepted(params, configs, file):
+    """Every key is one of params.yaml, every value one that the stage takes, and no two variants are the same."""
+    variants = read_list(file)
+    assert len(variants) == len({repr(sorted(changes.items(), key=repr)) for changes in variants.values()})
+    for changes in variants.values():
+        assert changes.keys() <= set(dotted(params))
+        for namespace in {key.rpartition(".")[0] for key in changes} - {"policy"}:
+            own = {key.rpartition(".")[2]: value for key, value in changes.items() if key.startswith(f"{namespace}.")}
+            assert configs[namespace].model_validate(lookup(params, namespace) | own)
 
 
 def test_no_field_has_a_default(params, configs):

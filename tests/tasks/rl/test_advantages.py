@@ -61,6 +61,8 @@ def test_group_advantages_by_hand():
     torch.testing.assert_close(advantages, torch.tensor([-1.0, 0.0, 1.0, -1.0, 0.0, 1.0]))
     halved = group_advantages(torch.tensor([1.0, 2.0, 3.0]), 3, 1.0)
     torch.testing.assert_close(halved, torch.tensor([-0.5, 0.0, 0.5]))
+    undivided = group_advantages(torch.tensor([3.0, 5.0, 7.0, 1.0, 1.0, 1.0]), 3, None)
+    torch.testing.assert_close(undivided, torch.tensor([-2.0, 0.0, 2.0, 0.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize("group_size", [2, 4, 8])
@@ -71,7 +73,7 @@ def test_group_advantages_equal_their_slow_twin(group_size):
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0, 0.1, 1e8 / 3])
-@pytest.mark.parametrize("std_floor", [0.0, 1e-4, 0.2])
+@pytest.mark.parametrize("std_floor", [None, 0.0, 1e-4, 0.2])
 def test_a_group_of_equal_scores_has_exactly_zero_advantage(score, std_floor):
     """Also without a floor, and where the mean of equal numbers is not that number in floating point."""
     scores = torch.tensor([score] * 6 + [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
