@@ -120,7 +120,7 @@ PARAMS: dict[str, Any] = {
         "encoder": "models/base", "learner": "finetune", "num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3,
         "hidden_size": 16,
     },
-    "evaluate": {"num_prompts": 40, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
+    "evaluate": {"num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
 STAGES = {
     "base_model": "tasks.algorithms.base_model",

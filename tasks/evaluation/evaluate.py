@@ -2,7 +2,8 @@
 numbers.
 
 Figures of each model
-  accuracy           share of greedy completions with the right answer; accuracy_low, accuracy_high: 95 % Wilson interval
+  accuracy           share of greedy completions with the right answer; accuracy_low, accuracy_high: 95 % Wilson interval.
+                     With `num_beams` above 1 what beam search finds stands for the greedy completion everywhere here
   sampled_accuracy   the same for `samples_per_prompt` completions of each prompt at temperature 1; sampled_accuracy_low,
                      sampled_accuracy_high: 95 % bootstrap interval over prompts
 Of the first sampled completion of each prompt
@@ -44,6 +45,7 @@ from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.feedback.prompts import Prompt, load_prompts
 from tasks.feedback.verifier import is_correct
 from tasks.models.batch import collate
+from tasks.models.beam import beam_search
 from tasks.models.generate import ROWS_AT_ONCE, greedy, sample
 from tasks.models.language import load_policy
 from tasks.models.reward import load_reward_model, standardised_scores
@@ -57,6 +59,7 @@ class EvaluateConfig(Config):
     namespace = "evaluate"
 
     num_prompts: PositiveInt
+    num_beams: PositiveInt
     samples_per_prompt: PositiveInt  # at temperature 1
     judge: Literal["verifier", "reward_model"]
     bootstrap_samples: PositiveInt
@@ -95,7 +98,7 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     written: dict[str, Answers] = {}
     for name, folder in progress.track(folders.items(), len(folders), stage.name):
         model, tokenizer = load_policy(folder, stage.device)
-        written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config.samples_per_prompt, task, stage)
+        written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config, task, stage)
 
     figures = {name: figures_of(answers, prompts, config, task.verifier, stage.seed) for name, answers in written.items()}
     for name in folders.keys() - {"sft"}:
@@ -116,15 +119,20 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
 
 
 def answer(
-    model: Any, tokenizer: Any, prompts: list[Prompt], reference: Any, base: Any, reward_model: Any, samples_per_prompt: int,
+    model: Any, tokenizer: Any, prompts: list[Prompt], reference: Any, base: Any, reward_model: Any, config: EvaluateConfig,
     task: TaskConfig, stage: Stage,
 ) -> Answers:  # fmt: skip
     """Greedy and sampled completions of every prompt; the sampling noise is the same for every model."""
-    best = greedy(model, tokenizer, [prompt.ids for prompt in prompts], task.max_new_tokens)
+    ids = [prompt.ids for prompt in prompts]
+    if config.num_beams == 1:
+        best = greedy(model, tokenizer, ids, task.max_new_tokens)
+    else:
+        best = beam_search(model, tokenizer, ids, task.max_new_tokens, config.num_beams)
+    samples_per_prompt = config.samples_per_prompt
     answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [])
     at_once = max(1, ROWS_AT_ONCE // samples_per_prompt)
     for begin in range(0, len(prompts), at_once):
-        asked = [prompt.ids for prompt in prompts[begin : begin + at_once]]
+        asked = ids[begin : begin + at_once]
         rollout = sample(
             model, tokenizer, asked, max_new_tokens=task.max_new_tokens, temperature=1.0,
             generator=seeds.generator(stage.seed, "test samples", begin), group_size=samples_per_prompt,

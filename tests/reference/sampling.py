@@ -28,3 +28,18 @@ def draw(probabilities: torch.Tensor, uniform: float) -> int:
         if uniform < total:
             return token
     return token
+
+
+def beam_search_one(model: Any, prompt: list[int], stops: set[int], max_new_tokens: int, num_beams: int) -> list[int]:
+    """Every continuation of every prefix, each prefix read anew; the best `num_beams` that have not ended go on."""
+    prefixes: list[tuple[float, list[int]]] = [(0.0, [])]
+    ended: list[tuple[float, list[int]]] = []
+    for t in range(max_new_tokens):
+        longer = []
+        for score, tokens in prefixes:
+            with torch.no_grad():
+                logprobs = torch.log_softmax(model(torch.tensor([prompt + tokens])).logits[0, -1].float(), dim=-1)
+            longer += [(score + logprob, [*tokens, token]) for token, logprob in enumerate(logprobs.tolist())]
+        ended += [one for one in longer if one[1][-1] in stops or t + 1 == max_new_tokens]
+        prefixes = sorted((one for one in longer if one[1][-1] not in stops), reverse=True)[:num_beams]
+    return max(ended)[1]

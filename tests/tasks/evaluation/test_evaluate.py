@@ -5,12 +5,14 @@ import math
 import pytest
 
 from tasks.core import seeds
+from tasks.core.config import lookup, read_params
 from tasks.core.files import read_json, read_table, write_json, write_table
 from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
 from tasks.feedback.prompts import Prompt
+from tasks.models.beam import beam_search
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
-from tasks.models.text import encode_prompts
+from tasks.models.text import decode, encode_prompts
 from tests.project import ALGORITHMS
 
 PROMPTS = [Prompt("a", "left", [], "1"), Prompt("b", "right", [], "2"), Prompt("c", "left", [], "1"), Prompt("d", "x", [], "3")]
@@ -28,7 +30,7 @@ POLICY = Answers(
 
 
 def config(judge="verifier"):
-    return EvaluateConfig(num_prompts=4, samples_per_prompt=2, judge=judge, bootstrap_samples=500)
+    return EvaluateConfig(num_prompts=4, num_beams=1, samples_per_prompt=2, judge=judge, bootstrap_samples=500)
 
 
 def test_figures_of_a_model_by_hand():
@@ -182,3 +184,16 @@ def test_a_policy_that_is_missing(again):
     assert done.code == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "models/policy/ppo-1" in done.stderr
+
+
+def test_with_beams_what_beam_search_finds_is_judged(project, tmp_path):
+    again = project.copy(tmp_path / "project")
+    again.set("policy", algorithms=["dpo"])
+    again.set("evaluate", num_beams=3)
+    done = again.run("evaluate")
+    assert done.code == 0, done.stderr
+    model, tokenizer = load_policy(again.folder / "models/sft", "cpu")
+    rows = [row for row in read_table(again.folder / "reports/evaluate/completions.parquet") if row["model"] == "sft"]
+    asked = encode_prompts(tokenizer, [row["prompt"] for row in rows])
+    found = beam_search(model, tokenizer, asked, lookup(read_params(again.folder / "params.yaml"), "task")["max_new_tokens"], 3)
+    assert [row["completion"] for row in rows] == [decode(tokenizer, ids) for ids in found]
