@@ -47,16 +47,19 @@ def checkout(folder: Path) -> Path:
 
 
 def assign(folder: Path, settings: list[str]) -> None:
-    """Change params.yaml as `dvc exp run -S key=value` does."""
+    """Change params.yaml as `dvc exp run -S key=value` does; `+key=value` adds a key, `~key` takes one away."""
     params: dict[str, Any] = read_params(folder / "params.yaml")
     for setting in settings:
         key, _, value = setting.partition("=")
-        *namespaces, name = key.split(".")
+        *namespaces, name = key.lstrip("+~").split(".")
         inner = params
         for namespace in namespaces:
             inner = inner[namespace]
-        assert name in inner, f"params.yaml has no {key}"
-        inner[name] = YAML(typ="safe").load(value)
+        assert (name in inner) == (key[0] != "+"), f"params.yaml: {key}"
+        if key[0] == "~":
+            del inner[name]
+        else:
+            inner[name] = YAML(typ="safe").load(value)
     with (folder / "params.yaml").open("w") as stream:
         YAML(typ="safe").dump(params, stream)
 
