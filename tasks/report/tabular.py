@@ -25,7 +25,7 @@ CLAIMS: Mapping[str, tuple[str, Style, Bound | None]] = {  # what it is, how it 
     "untrained_regret": ("for comparison, acting by chance", "percent", None),
     "irl_gap": ("returns judged otherwise than by the true reward, % of their spread", "percent", None),
     "gradient_coverage": ("sampled gradient within 1.96 standard errors of the exact one, %", "percent", ("around", 0.95)),
-    "gradient_z": ("its distance in standard errors, root mean square", "decimal", ("around", 1.0)),
+    "gradient_z2": ("its squared distance in standard errors, mean", "decimal", ("around", 1.0)),
     "gradient_bias_bound": ("its bias, at most, in standard errors", "decimal", ("below", 0.1)),
     "gail_total_variation": ("GAIL: total variation from the expert's occupancy", "decimal", ("below", 0.05)),
     "apprenticeship_gap": ("apprenticeship: distance from the demonstrated features", "decimal", ("below", 0.02)),

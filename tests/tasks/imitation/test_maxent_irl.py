@@ -1,5 +1,7 @@
 """The gradient against every trajectory written out; the sampled one against it, with its bias; recovery up to shaping."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_samples_of_the_soft_policy_itself_need_no_weights(mdp):
 
 
 def repeated(mdp, episodes, times):
-    """Gradients and standard errors (times, S, A) of samples of another policy; the exact gradient; the bias bounds."""
+    """Gradients and standard errors (times, S, A) of samples of another policy; the exact gradient."""
     policy, demonstrated = mdp.soft_policy(mdp.reward / 2), np.zeros_like(mdp.reward)
     chance = np.random.default_rng(0)
     found = [
@@ -56,11 +58,11 @@ def repeated(mdp, episodes, times):
     ]
     gradients, errors = (np.array([getattr(each, name) for each in found]) for name in ("gradient", "standard_error"))
     exact = maxent_irl.exact_gradient(mdp, demonstrated, mdp.reward)
-    return gradients, errors, exact, np.array([each.bias_bound for each in found])
+    return gradients, errors, exact
 
 
 def test_sampled_gradient_equals_the_exact_one_within_its_standard_error():
-    gradients, errors, exact, _ = repeated(walk(np.array([2.0, 0.3, 1.0, 0.5, 2.5]), 6), 500, 200)
+    gradients, errors, exact = repeated(walk(np.array([2.0, 0.3, 1.0, 0.5, 2.5]), 6), 500, 200)
     seen = -exact > 0.05
     z = (gradients - exact)[:, seen] / errors[:, seen]
     assert seen.sum() > 8
@@ -71,22 +73,38 @@ def test_sampled_gradient_equals_the_exact_one_within_its_standard_error():
 def test_unweighted_samples_would_be_wrong():
     """The test above could not pass without the weights."""
     mdp = walk(np.array([2.0, 0.3, 1.0, 0.5, 2.5]), 6)
-    _, errors, exact, _ = repeated(mdp, 500, 5)
+    _, errors, exact = repeated(mdp, 500, 5)
     other = -mdp.counts(mdp.soft_policy(mdp.reward / 2))
     seen = -exact > 0.05
     assert (np.abs(other - exact)[seen] / errors.mean(axis=0)[seen]).max() > 5
 
 
 def test_bias_is_there_and_within_its_bound():
-    """So few samples that it shows: the mean of many estimates is off by more than their noise, by less than the bound."""
-    times = 1500
-    gradients, _, exact, bounds = repeated(walk(np.array([3.0, 0.0, 1.0]), 4), 6, times)
-    spread = gradients.std(axis=0)
-    seen = -exact > 0.2
-    bias = np.abs(gradients.mean(axis=0) - exact)[seen]
-    noise = spread[seen] / times**0.5
-    assert (bias > 4 * noise).any()
-    assert (bias < bounds.mean() * spread[seen] + 2 * noise).all()
+    """Exactly: of all samples of three trajectories, each with its chance. The bound is that of the docstring."""
+    mdp = walk(np.array([2.0, 0.0, 1.0]), 2)
+    policy, every = mdp.at_every_step(np.full((1, 3, 3), 1 / 3)), slow.trajectories(mdp)
+    states, actions = (np.array([each[i] for each in every]) for i in (0, 1))
+    chances = np.array([slow.chance_of(policy, *each[:2]) for each in every])
+    zero, samples = np.zeros_like(mdp.reward), list(product(range(len(every)), repeat=3))
+    found = np.array(
+        [
+            maxent_irl.sampled_gradient(mdp, zero, mdp.reward, policy, states[[*drawn]], actions[[*drawn]]).gradient
+            for drawn in samples
+        ]
+    )
+    weight_of = chances[np.array(samples)].prod(axis=1)
+    mean = np.tensordot(weight_of, found, axes=1)
+    spread = np.tensordot(weight_of, (found - mean) ** 2, axes=1) ** 0.5
+    weights = np.exp([slow.collected(mdp.reward, *each[:2]) for each in every]) / chances
+    variation = ((chances @ weights**2 / (chances @ weights) ** 2 - 1) / 3) ** 0.5
+    bias = np.abs(mean - maxent_irl.exact_gradient(mdp, zero, mdp.reward))
+    assert len(samples) == 729
+    assert weight_of.sum() == pytest.approx(1)
+    assert bias.max() > 0.05
+    assert (bias <= variation * spread + 1e-12).all()
+    drawn = mdp.sample(policy, 20000, np.random.default_rng(0))
+    reported = maxent_irl.sampled_gradient(mdp, zero, mdp.reward, policy, *drawn).bias_bound
+    assert reported == pytest.approx(variation * (3 / 20000) ** 0.5, rel=0.05)
 
 
 def test_exact_irl_recovers_the_reward_up_to_shaping():
