@@ -13,7 +13,7 @@ from tasks.report.recorded import Recorded
 from tasks.report.recorded_prompts import Figures
 from tasks.report.wording import Style, data, interval, text
 
-METHODS = {"behavior_cloning": "cloning", "dagger": "DAgger", "gail": "RL on reward"}
+METHODS = {"behavior_cloning": "BC", "dagger": "DAgger", "gail": "GAIL"}
 Bound = tuple[Literal["below", "above", "around"], float]
 CLAIMS: Mapping[str, tuple[str, Style, Bound | None]] = {  # what it is, how it reads, where the whole interval should be
     "exponent_behavior_cloning": ("error against horizon, exponent: behavior cloning", "decimal", ("above", 1.5)),
@@ -44,7 +44,7 @@ def charts(recorded: Recorded) -> dict[str, Figure | None]:
         xs, ys = [row["horizon"] for row in rows], [row["error"] for row in rows]
         axes.plot(xs, ys, "o-", color=colour, markersize=3)
         axes.vlines(xs, [row["error_low"] for row in rows], [row["error_high"] for row in rows], color=colour, alpha=0.6)
-        labels.append((ys[-1], f"{label} ({text(recorded.imitation[f'exponent_{method}'], 'decimal')})", colour))
+        labels.append((ys[-1], f"{label} {recorded.imitation[f'exponent_{method}']:.1f}", colour))
     horizons = sorted({row["horizon"] for row in recorded.horizons})
     axes.xaxis.set_major_locator(FixedLocator(horizons))
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

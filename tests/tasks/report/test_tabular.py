@@ -52,7 +52,7 @@ def test_the_chart_draws_every_horizon_with_its_interval(make_run: MakeRun) -> N
     assert figure
     (axes,) = figure.axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.2, 0.4]] * 3
-    assert sorted(text.get_text() for text in axes.texts) == ["DAgger (0.21)", "RL on reward (0.22)", "cloning (0.20)"]
+    assert sorted(text.get_text() for text in axes.texts) == ["BC 0.2", "DAgger 0.2", "GAIL 0.2"]
 
 
 def test_contaminated_data_do_not_flatter_it(make_run: MakeRun) -> None:
