@@ -18,6 +18,8 @@ from tasks.report.sections import sections
 from tasks.report.template import BANNER, PROMPTS_BANNER, fill, marked
 from tasks.report.verdicts import summary, verdict
 
+CLEAN = "tabular_"  # charts that no data of the run enters
+
 
 class ReportConfig(Config):
     """params.yaml: report. Nothing to choose so far."""
@@ -31,7 +33,8 @@ def report(config: ReportConfig, stage: Stage) -> None:
         charts = draw(recorded)
         stage.out("reports/index.html").write_text(page(recorded, charts), encoding="utf-8")
         for name, figure in charts.items():
-            if recorded.contaminated or (recorded.prompt_oirl.contaminated and name.startswith("prompts_")):
+            leaked = recorded.contaminated and not name.startswith(CLEAN)
+            if leaked or (recorded.prompt_oirl.contaminated and name.startswith("prompts_")):
                 mark_contaminated(figure)
             stage.figure(name, figure)
 
@@ -41,7 +44,7 @@ def page(recorded: Recorded, charts: dict[str, Figure]) -> str:
     flattered = {"prompts"} if recorded.prompt_oirl.contaminated else set()
     banner = PROMPTS_BANNER if recorded.prompt_oirl.contaminated else ""
     if recorded.contaminated:
-        flattered, banner = parts.keys() - {"validation"}, BANNER
+        flattered, banner = parts.keys() - {"validation", "tabular"}, BANNER
     parts |= {key: (parts[key][0], marked(parts[key][1])) for key in flattered}
     return fill(banner, escape(verdict(recorded.algorithms)), summary(recorded), parts)
 

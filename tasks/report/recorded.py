@@ -38,6 +38,8 @@ class Recorded:
     policies: list[Policy]
     histories: dict[str, History]
     completions: list[Row]
+    imitation: Figures
+    horizons: list[Row]
     verdicts: dict[str, dict[str, Any]]
 
     @property
@@ -62,6 +64,7 @@ def read(stage: Stage) -> Recorded:
     completions = read_table(stage.dep("reports/evaluate") / "completions.parquet")
     folder = stage.dep("reports/policy")
     prompt_oirl = read_prompt_oirl(stage)
+    imitation = stage.dep("reports/imitation")
     return Recorded(
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
         base_model=read_json(trained["base_model"] / "metrics.json"),
@@ -71,6 +74,8 @@ def read(stage: Stage) -> Recorded:
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
         completions=completions,
+        imitation=read_json(imitation / "metrics.json"),
+        horizons=read_table(imitation / "horizons.parquet"),
         verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},
     )
 

@@ -4,7 +4,7 @@ from html import escape
 
 from matplotlib.figure import Figure
 
-from tasks.report import examples, gates, prompts, tables
+from tasks.report import examples, gates, prompts, tables, tabular
 from tasks.report.alarms import alarm_table
 from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
@@ -36,6 +36,7 @@ def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[s
         "reward-model": ("Reward model", _reward_model(recorded, charts)),
         "training": ("Training of the policies", _training(recorded, charts)),
         "imitation": ("Base model and SFT", _imitation(recorded, charts)),
+        "tabular": ("Imitation on small chains", tabular.section(recorded, charts)),
         "validation": ("Data validation", gate_tables),
         "samples": ("Completions to read", _samples(recorded)),
         "reproduce": ("How to reproduce", REPRODUCE),

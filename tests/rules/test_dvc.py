@@ -76,6 +76,7 @@ def test_every_stage_is_there(stages):
         "validate_data",
         "validate_preferences",
         "validate_prompt_log",
+        "imitation",
         "report",
         "report_prompts",
     }

@@ -14,6 +14,7 @@ ALLOWED = {  # folder: folders it may import from, besides its own
     "tasks.algorithms": {FEEDBACK, RL, MODELS, DATA, CORE},
     "tasks.prompt_oirl": {FEEDBACK, RL, MODELS, DATA, CORE},
     "tasks.evaluation": {FEEDBACK, RL, MODELS, DATA, CORE},
+    "tasks.imitation": {CORE},
     "tasks.report": {FEEDBACK, RL, MODELS, DATA, CORE},
     FEEDBACK: {RL, MODELS, CORE},
     DATA: {MODELS, CORE},  # not only core: the tokenizer and the layout of text live in models
@@ -66,6 +67,16 @@ def test_rl_imports_torch_only():
         imported.of.split(".")[0] for imported in EVERY_IMPORT if folder(imported.by) == RL and not imported.of.startswith(RL)
     }
     assert outside - sys.stdlib_module_names == {"torch"}
+
+
+def test_tabular_imitation_needs_numpy_only():
+    """And pydantic for its params, scipy through the statistics: no torch, so the stage starts at once."""
+    outside = {
+        imported.of.split(".")[0]
+        for imported in EVERY_IMPORT
+        if folder(imported.by) == "tasks.imitation" and not imported.of.startswith("tasks.")
+    }
+    assert outside - sys.stdlib_module_names == {"numpy", "pydantic"}
 
 
 def test_algorithms_do_not_import_each_other():

@@ -28,6 +28,8 @@ policy.dpo.num_steps=4 policy.dpo.batch_size=8
 collect_prompt_log.num_queries=48 collect_prompt_log.num_test_queries=16
 prompt_oirl.num_steps=6 prompt_oirl.batch_size=8
 evaluate.num_prompts=16 evaluate.bootstrap_samples=200
+imitation.seeds=2 imitation.bootstrap_samples=200 imitation.horizons=[4,8] imitation.num_labels=128
+imitation.dagger_iterations=4 imitation.num_demonstrations=200 imitation.irl_steps=20 imitation.gail_steps=10
 """
 
 

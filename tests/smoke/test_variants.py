@@ -25,6 +25,7 @@ tasks.data.validate prompt_log
 tasks.prompt_oirl.fit
 tasks.report.prompt_page
 tasks.evaluation.evaluate
+tasks.imitation.study
 tasks.report.page
 """.strip().splitlines()
 

@@ -12,6 +12,7 @@ from tasks.report.drawing import house_style
 from tasks.report.figures import draw
 from tasks.report.page import page
 from tasks.report.recorded import Recorded, read
+from tasks.report.tabular import CLAIMS, METHODS
 from tests.project import write_params
 
 STEPS = 20
@@ -54,6 +55,16 @@ class Run:
             }
             for i in range(6) for j, model in enumerate(models)
         ]  # fmt: skip
+        self.imitation = {
+            f"{key}{end}": 0.2 + 0.011 * i + offset
+            for i, key in enumerate(CLAIMS)
+            for end, offset in {"": 0.0, "_low": -0.001, "_high": 0.001}.items()
+        }
+        self.horizons: list[Row] = [
+            {"method": name, "horizon": 8 * 2**i, "error": 0.1 * 2**i, "error_low": 0.09 * 2**i, "error_high": 0.11 * 2**i}
+            for name in METHODS
+            for i in range(3)
+        ]
         self.prompts: list[Row] = [
             {"prompt_id": "short", "prompt": "Be short.", "train_success": 0.4111, "test_success": 0.4222},
             {"prompt_id": "steps", "prompt": "Go step by step.", "train_success": 0.6444, "test_success": 0.6321},
@@ -97,6 +108,8 @@ class Run:
             if rows := getattr(self, name):
                 write_table(reports / f"prompt_oirl/{name}.parquet", rows)
         write_table(reports / "evaluate/completions.parquet", self.completions)
+        write_json(reports / "imitation/metrics.json", self.imitation)
+        write_table(reports / "imitation/horizons.parquet", self.horizons)
         for name, verdict in self.verdicts.items():
             write_json(reports / name / "verdict.json", verdict)
         for name in self.algorithms:
