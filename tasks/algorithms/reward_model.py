@@ -177,7 +177,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         raise InputError("reward_model.margin_coef: no pair has a gap to take a margin from; set it to 0")
     stage.resume(**checkpointed(members))
 
-    orders = [order_of(number, training, config.batch_size, stage) for number in range(1, len(members) + 1)]
+    orders = [order_of(number, training, config, stage) for number in range(1, len(members) + 1)]
     for step in stage.steps(config.num_steps):
         logged = []
         for member, order in zip(members, orders, strict=True):
@@ -245,12 +245,17 @@ def checkpointed(members: list[Member]) -> dict[str, Any]:
     return parts | {f"language_model-{n}": member.language_model for n, member in enumerate(members) if member.language_model}
 
 
-def order_of(number: int, training: PairSet | JudgedSet, batch_size: int, stage: Stage) -> Iterator[list[int]]:
-    """Batches of a member: the first takes the data as it is, the others each a bootstrap of it, in an order of its own."""
+def order_of(number: int, training: PairSet | JudgedSet, config: RewardModelConfig, stage: Stage) -> Iterator[list[int]]:
+    """Batches of a member: the first takes the data as it is, the others each a bootstrap of it, in an order of its own.
+
+    Single ratings and thumbs are not put together by length: a batch of one length would often be one of a single value.
+    """
+    batch_size, by_length = config.batch_size, config.loss not in ("regression", "binary")
     if number == 1:
-        yield from seeds.batches(len(training), batch_size, stage.seed, stage.start, training.lengths)
+        lengths = training.lengths if by_length else None
+        yield from seeds.batches(len(training), batch_size, stage.seed, stage.start, lengths)
     drawn = seeds.stream(stage.seed, "bootstrap", number).choices(range(len(training)), k=len(training))
-    lengths = [training.lengths[row] for row in drawn]
+    lengths = [training.lengths[row] for row in drawn] if by_length else None
     for batch in seeds.batches(len(drawn), batch_size, seeds.derive(stage.seed, "member", number), stage.start, lengths):
         yield [drawn[row] for row in batch]
 
