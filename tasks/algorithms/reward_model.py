@@ -59,7 +59,7 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.agreement import agreement_by_group, agreement_figures, calibration, ensemble_figures
 from tasks.feedback.baseline import baseline_accuracy
-from tasks.feedback.judged import KINDS, JudgedSet, agreement, held_out_agreement
+from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
 from tasks.feedback.pairs import pair_scores
 from tasks.feedback.process import StepSet, step_figures
 from tasks.feedback.verifier import is_correct
@@ -70,12 +70,12 @@ from tasks.models.language import load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.reward import (
     MEMBER,
-    as_read_by,
     check_padding,
     draw_head,
     raw_scores,
     reward_model_from_elsewhere,
     reward_model_from_policy,
+    standardise_on,
     with_language_head,
 )
 from tasks.models.text import TaskConfig, decode, encode_prompts
@@ -171,7 +171,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     validation = [row for row in prompts if row["split"] == "validation"]
     if not validation:
         raise InputError("no validation prompts to standardise the scores on; let the sources of prepare_data give some")
-    training = pairs if config.loss == "bradley_terry" else judged_set(config.loss, judged, "train", reward_model, stage)
+    training = pairs if config.loss == "bradley_terry" else judged_set(config.loss, judged, "train", reward_model)
     steps = StepSet(pairs, answers, task.verifier, reward_model.tokenizer) if config.process_coef else None
     if config.margin_coef and all(row["gap"] is None for row in pairs.rows):
         raise InputError("reward_model.margin_coef: no pair has a gap to take a margin from; set it to 0")
@@ -201,7 +201,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         stage.log(step, {key: torch.stack([each[key] for each in logged]).mean() for key in logged[0]}, every=5)
 
     fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_PROMPTS], task, stage)
-    scores = torch.stack([standardise(member.model, fresh, tokenizer) for member in members])
+    scores = torch.stack([standardise_on(fresh, member.model, tokenizer) for member in members])
     stage.record(score_mean=reward_model.config.score_mean, score_std=reward_model.config.score_std)
     pair_wise = torch.stack([pair_scores(member.model, held_out) for member in members])
     stage.record(**held_out_figures(pair_wise[0], held_out), **baseline_accuracy(pairs.rows, held_out.rows))
@@ -209,7 +209,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         stds = torch.tensor([member.model.config.score_std for member in members], device=stage.device)
         stage.record(**ensemble_figures(scores, pair_wise, stds))
     if isinstance(training, JudgedSet):
-        stage.record(**held_out_agreement(reward_model, judged_set(config.loss, judged, "test", reward_model, stage)))
+        stage.record(**held_out_agreement(reward_model, judged_set(config.loss, judged, "test", reward_model)))
     if steps:
         reward_model.config.process = True
         stage.record(**step_figures(reward_model, held_out, StepSet(held_out, answers, task.verifier, reward_model.tokenizer)))
@@ -226,17 +226,6 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     for number, member in enumerate(members, start=1):
         save_model(member.model, reward_model.tokenizer, folder if number == 1 else folder / MEMBER.format(number))
     stage.report("reports/reward_model", tables)
-
-
-def judged_set(loss: str, rows: list[Row], split: str, reward_model: Any, stage: Stage) -> JudgedSet:
-    """What a loss on judged completions learns from: its kind of the rows of data/feedback.parquet."""
-    found = JudgedSet([row for row in rows if row["split"] == split], KINDS[loss], reward_model.tokenizer, stage.device)
-    if not len(found):
-        raise InputError(
-            f"reward_model.loss is {loss}, but data/feedback.parquet has no {KINDS[loss]} of split {split}; "
-            "let collect_preferences ask for some, or take the loss bradley_terry"
-        )
-    return found
 
 
 def checkpointed(members: list[Member]) -> dict[str, Any]:
@@ -280,15 +269,6 @@ def judgement_loss(
         case "regression":
             return rating_loss(scores, training.standardised(values)).mean(), torch.zeros(()), accuracy
     return thumbs_loss(scores, values).mean(), torch.zeros(()), accuracy
-
-
-@torch.no_grad()
-def standardise(reward_model: Any, fresh: Batch, tokenizer: Any) -> Tensor:
-    """Store mean and deviation of the scores of these samples in the model's config; returns the scores: (batch,)."""
-    scores = raw_scores(reward_model, as_read_by(reward_model, fresh, tokenizer))
-    reward_model.config.score_mean = scores.mean().item()
-    reward_model.config.score_std = max(scores.std().item(), 1e-6)
-    return scores
 
 
 def held_out_figures(scores: Tensor, pairs: PairSet) -> dict[str, float]:

@@ -68,6 +68,18 @@ class JudgedSet:
         return [order[i : i + size] for i in range(0, len(order), size)]
 
 
+def judged_set(loss: str, rows: Sequence[Row], split: str, reward_model: Any) -> JudgedSet:
+    """What this loss learns from, among the rows of data/feedback.parquet."""
+    kind, device = KINDS[loss], str(reward_model.device)
+    found = JudgedSet([row for row in rows if row["split"] == split], kind, reward_model.tokenizer, device)
+    if not len(found):
+        raise InputError(
+            f"reward_model.loss is {loss}, but data/feedback.parquet has no {kind} of split {split}; "
+            "let collect_preferences ask for some, or take the loss bradley_terry"
+        )
+    return found
+
+
 def check_value(row: Row) -> None:
     kind, value = row["kind"], row["value"]
     says = None

@@ -112,6 +112,15 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
+def standardise_on(batch: Batch, reward_model: Any, tokenizer: Any) -> Tensor:
+    """Take mean and deviation of the scores from these samples; returns the scores as they are: (batch,)."""
+    scores = raw_scores(reward_model, as_read_by(reward_model, batch, tokenizer))
+    reward_model.config.score_mean = scores.mean().item()
+    reward_model.config.score_std = max(scores.std().item(), 1e-6)
+    return scores
+
+
+@torch.no_grad()
 def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tensor:
     """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,). tokenizer: what the batch's ids belong to."""
     batch = as_read_by(reward_model, batch, tokenizer)
