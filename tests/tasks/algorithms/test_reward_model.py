@@ -1,12 +1,15 @@
 """The stage reward_model beyond its default: other kinds of feedback, members that differ, terms beside the ranking."""
 
+import signal
+import time
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tasks.algorithms.reward_model import RewardModelConfig
-from tasks.core.files import read_json, read_table, write_table
+from tasks.core.files import digest, read_json, read_table, write_table
 from tasks.models.language import load_policy
 from tasks.models.reward import load_ensemble, reward_model_from_policy, with_language_head
 from tests.project import PARAMS
@@ -82,6 +85,21 @@ def test_steps_are_learned_and_every_term_is_recorded(ensemble):
     assert history[-1].keys() >= {"loss/bradley_terry", "loss/imitation", "loss/process"}
     assert metrics["step_accuracy"] > metrics["step_majority"]
     assert metrics["step_auc"] > 0.8
+
+
+def test_an_ensemble_is_resumed_to_the_same_bytes(again, ensemble):
+    """The language model's head, which no output holds, comes back too: it shapes the backbone."""
+    outputs = again.receipt("reward_model")["outs"]
+    running = again.start("reward_model", REALIGN_CHECKPOINT_SECONDS="0")
+    while not list(again.folder.glob(".scratch/reward_model/*/checkpoint.pt")):
+        assert running.alive(), running.wait().stderr
+        time.sleep(0.001)
+    running.send(signal.SIGKILL)
+    assert running.wait().code == -signal.SIGKILL
+    done = again.run("reward_model")
+    assert done.code == 0, done.stderr
+    assert "reward_model: resumes at step" in done.stdout
+    assert {out: digest(again.folder / out) for out in outputs} == outputs
 
 
 def test_a_policy_is_fined_for_uncertainty_and_paid_for_steps(again, ensemble):
