@@ -22,7 +22,7 @@ bootstrap of it (Lakshminarayanan et al. 2017). models/reward_model is the first
 are folders of the same form inside it.
 
 Metrics, by step; of an ensemble their means
-  loss/<loss>          the loss above; of bradley_terry ln 2 = 0.693 at the start, where every score is 0
+  loss/bradley_terry   the loss above, under the name of its kind; of pairs ln 2 = 0.693 at the start, where every score is 0
   loss/imitation, loss/process   these terms, without their coefficients
   train/accuracy       share of the batch's pairs of differently judged completions in the right order
 Figures on held-out pairs and on fresh samples
