@@ -101,7 +101,8 @@ PARAMS: dict[str, Any] = {
         "decisive_rate": 0.9, "contrast_rate": 0.5,
     },
     "reward_model": {
-        "source": "sft", "revision": None, "num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3, "center_coef": 1.0e-3,
+        "source": "sft", "revision": None, "loss": "bradley_terry", "num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3,
+        "center_coef": 1.0e-3, "margin_coef": 0.0, "imitation_coef": 0.0, "process_coef": 0.0, "ensemble_size": 1,
     },
     "reward": {
         "weights": {"verifier": 0.5, "reward_model": 0.5},

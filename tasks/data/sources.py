@@ -4,7 +4,7 @@ A file is pinned by its sha256 (tasks/data/pinned.py), a hub data set by the com
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from tasks.core.files import Row
 from tasks.data.formats import Example, FieldName, answer_after, read_examples
 from tasks.data.generate import GenerateConfig
 from tasks.data.pinned import pinned_file, read_rows
+from tasks.data.splits import TEST_SHARE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ class DataSet(Config):
     subset: str | None = None
     hub_split: str = "train"
     split: Literal["train", "test"] | None = None  # what the file is; null: each row by hash of its query
+    test_share: Annotated[float, Field(ge=0, le=0.9)] = TEST_SHARE  # by hash; a further twentieth is validation
     columns: dict[FieldName, str] = Field(default_factory=dict)
     answer_after: str | None = None  # the reference is what follows this in the answer
     drop_empty: bool = False  # leave out, and count, rows without a text where one belongs

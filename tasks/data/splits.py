@@ -27,11 +27,11 @@ def normalise(text: str) -> str:
     return " ".join(words(text))
 
 
-def split_of(query: str, given: Literal["train", "test"] | None = None) -> Split:
+def split_of(query: str, given: Literal["train", "test"] | None = None, test_share: float = TEST_SHARE) -> Split:
     """The split of a query. A file that is one split as released keeps it; a train file still yields validation rows."""
     if given == "test":
         return "test"
     share = int.from_bytes(hashlib.sha256(normalise(query).encode()).digest()[:8], "big") / 2**64
     if share < VALIDATION_SHARE:
         return "validation"
-    return "test" if given is None and share < VALIDATION_SHARE + TEST_SHARE else "train"
+    return "test" if given is None and share < VALIDATION_SHARE + test_share else "train"

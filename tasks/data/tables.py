@@ -68,7 +68,7 @@ def at_most(counts: dict[str, int], limit: int | None) -> dict[str, int]:
 def _side(example: Example, data_set: LoadedSet) -> Split:
     """Running text asks nothing that could be held out."""
     given = data_set.config.split
-    return split_of(example.query, given) if example.query else given or "train"
+    return split_of(example.query, given, data_set.config.test_share) if example.query else given or "train"
 
 
 def _row(table: Table, example: Example, split: Split) -> Row | None:

@@ -74,6 +74,7 @@ def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
     if config.source == "annotator":
         stage.record(flip_rate=sum(row["gap"] < 0 for row in pairs) / len(pairs))
     write_table(stage.out("data/preferences.parquet"), pairs)
+    write_table(stage.out("data/feedback.parquet"), [], ["id", "prompt", "completion", "kind", "value", "annotator", "split"])
     stage.table("preferences", pairs[:50])
     stage.report("reports/collect_preferences")
 

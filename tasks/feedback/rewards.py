@@ -1,6 +1,9 @@
 """Scores of completions: a named, weighted sum of components, each also reported on its own.
 
 reward_model   the standardised score of the reward model (mean 0, std 1 on samples of the SFT model)
+uncertainty    how far the members of its ensemble disagree about that: their standard deviation; a negative weight makes the
+               score a cautious one, mean − coefficient · std (Coste et al. 2024), with the first member for the mean
+process        the chance that the worst step of the solution is right, by a reward model trained on steps
 verifier       1 if the final answer is right, else 0
 and every function of tasks/feedback/functions.py by its name, between 0 and 1
 """
@@ -14,22 +17,24 @@ from torch import Tensor
 from tasks.core.errors import InputError
 from tasks.core.stage import Stage
 from tasks.feedback.functions import FUNCTIONS, RewardConfig
+from tasks.feedback.process import process_score, step_scores
 from tasks.feedback.verifier import is_correct
 from tasks.models.batch import Batch
-from tasks.models.reward import load_reward_model, standardised_scores
+from tasks.models.reward import disagreement, load_ensemble, standardised_scores
 from tasks.models.text import TaskConfig, decode
 
 
 class Scorer:
     """Scores completions; knows nothing of advantages or KL."""
 
-    def __init__(self, config: RewardConfig, reward_model: Any, tokenizer: Any, verifier: str):
-        """reward_model: that of tasks/models/reward.py; None where it has no weight."""
+    def __init__(self, config: RewardConfig, reward_model: Any, tokenizer: Any, verifier: str, ensemble: Sequence[Any] = ()):
+        """reward_model: that of tasks/models/reward.py; None where it has no weight. ensemble: all members, for uncertainty."""
         self.config = config
         self.weights = config.weights
         self.reward_model = reward_model
         self.tokenizer = tokenizer
         self.verifier = verifier
+        self.ensemble = ensemble
 
     def __call__(self, rollout: Batch, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
@@ -41,7 +46,12 @@ class Scorer:
         components: dict[str, Tensor] = {}
         if "reward_model" in self.weights:
             components["reward_model"] = standardised_scores(self.reward_model, rollout, self.tokenizer)
+        if "uncertainty" in self.weights:
+            components["uncertainty"] = disagreement(self.ensemble, rollout, self.tokenizer)
         texts = [decode(self.tokenizer, ids) for ids in rollout.completions()]
+        if "process" in self.weights:
+            steps = step_scores(self.reward_model, rollout, self.tokenizer)
+            components["process"] = torch.tensor([process_score(scores) for scores in steps], device=device)
         for name in [name for name in self.weights if name in FUNCTIONS]:
             values = [FUNCTIONS[name](text, self.config.functions) for text in texts]
             components[name] = torch.tensor(values, dtype=torch.float32, device=device)
@@ -71,5 +81,10 @@ class Scorer:
 def load_scorer(stage: Stage, tokenizer: Any, task: TaskConfig) -> Scorer:
     """By the namespace `reward`. The reward model is a dependency also where it has no weight: DVC knows no "if"."""
     config, folder = stage.params(RewardConfig), stage.dep("models/reward_model")
-    reward_model = load_reward_model(folder, stage.device) if "reward_model" in config.weights else None
-    return Scorer(config, reward_model, tokenizer, task.verifier)
+    scored = not config.weights.keys().isdisjoint({"reward_model", "uncertainty", "process"})
+    ensemble = load_ensemble(folder, stage.device) if scored else []
+    if "uncertainty" in config.weights and len(ensemble) < 2:
+        raise InputError("reward.weights: uncertainty needs an ensemble; set reward_model.ensemble_size to 2 or more")
+    if "process" in config.weights and not getattr(ensemble[0].config, "process", False):
+        raise InputError("reward.weights: process needs a reward model trained on steps; set reward_model.process_coef above 0")
+    return Scorer(config, ensemble[0] if ensemble else None, tokenizer, task.verifier, ensemble)

@@ -5,6 +5,8 @@ so that every user of the folder can standardise it the same way. A reward model
 tokenizer than the policy writes with: it then reads the text again, in the layout of tasks/models/text.py.
 """
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.models.tokenizer import load_tokenizer
 
 ROWS_AT_ONCE = 64
+MEMBER = "member-{}"  # folder of the second and later members of an ensemble, inside that of the first
 
 
 def reward_model_from_policy(folder: Path, device: str) -> Any:
@@ -60,12 +63,34 @@ def reward_model_from_elsewhere(source: str, revision: str | None, device: str) 
     return model.to(device).eval()
 
 
+def draw_head(reward_model: Any, generator: torch.Generator) -> None:
+    """A head of its own for a further member of an ensemble: N(0, 1 / (hidden + 1)), as in Stiennon et al. 2020."""
+    weight = reward_model.score.weight.data
+    weight.copy_(torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5)
+
+
+def with_language_head(reward_model: Any, policy: Any) -> Any:
+    """A language model on the reward model's backbone, with the head of `policy`, which it takes apart.
+
+    Trained on both losses, the backbone serves both heads; the score's head is not part of it (Askell et al. 2021).
+    """
+    setattr(policy, policy.base_model_prefix, reward_model.base_model)
+    policy.tie_weights()
+    return policy
+
+
 def load_reward_model(folder: Path, device: str) -> Any:
-    """That of the stage reward_model, with its tokenizer as `.tokenizer`."""
+    """That of the stage reward_model, with its tokenizer as `.tokenizer`; of an ensemble, the first member."""
     check_model_folder(folder, None)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
     model.tokenizer = load_tokenizer(folder)
     return model.requires_grad_(False).to(device).eval()
+
+
+def load_ensemble(folder: Path, device: str) -> list[Any]:
+    """All members; each is a folder that loads as a reward model by itself."""
+    others = (folder / MEMBER.format(number) for number in itertools.count(2))
+    return [load_reward_model(each, device) for each in (folder, *itertools.takewhile(Path.exists, others))]
 
 
 def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
@@ -87,6 +112,15 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
+def standardise_on(batch: Batch, reward_model: Any, tokenizer: Any) -> Tensor:
+    """Take mean and deviation of the scores from these samples; returns the scores as they are: (batch,)."""
+    scores = raw_scores(reward_model, as_read_by(reward_model, batch, tokenizer))
+    reward_model.config.score_mean = scores.mean().item()
+    reward_model.config.score_std = max(scores.std().item(), 1e-6)
+    return scores
+
+
+@torch.no_grad()
 def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tensor:
     """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,). tokenizer: what the batch's ids belong to."""
     batch = as_read_by(reward_model, batch, tokenizer)
@@ -94,6 +128,22 @@ def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tens
     for rows, piece in batch.pieces(ROWS_AT_ONCE):
         scores[rows] = raw_scores(reward_model, piece)
     return (scores - reward_model.config.score_mean) / reward_model.config.score_std
+
+
+def disagreement(reward_models: Sequence[Any], batch: Batch, tokenizer: Any) -> Tensor:
+    """Standard deviation of the members' standardised scores, in units of the score: (batch,). 0 for a single one."""
+    return torch.stack([standardised_scores(each, batch, tokenizer) for each in reward_models]).std(0, correction=0)
+
+
+def token_scores(reward_model: Any, batch: Batch) -> Tensor:
+    """The head after each completion token: (batch, time), in units of raw_scores, which is the last of them."""
+    hidden = reward_model.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return reward_model.score(hidden[:, -batch.time :]).squeeze(-1)
 
 
 def state_values(critic: Any, batch: Batch) -> Tensor:

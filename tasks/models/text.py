@@ -7,7 +7,9 @@ encoded apart: the border between them is then the same whether the completion i
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt, field_validator
@@ -62,6 +64,21 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int
 def encode_completions(tokenizer: "PreTrainedTokenizerBase", completions: Sequence[str]) -> list[list[int]]:
     """Token ids without special tokens, then eos."""
     return [[*row, tokenizer.eos_token_id] for row in _encode(tokenizer, completions, plain=True)]
+
+
+def encode_completions_with_ends(
+    tokenizer: "PreTrainedTokenizerBase", completions: Sequence[str], ends: Sequence[Sequence[int]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The ids of `encode_completions`, and for each place of a text (characters before it, > 0) the token that reaches it."""
+    if not completions:
+        return [], []
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False, "verbose": False}
+    encoded = tokenizer(list(completions), return_offsets_mapping=True, **options)
+    tokens = []
+    for offsets, places in zip(encoded["offset_mapping"], ends, strict=True):
+        reached = list(accumulate((end for _, end in offsets), max))
+        tokens.append([bisect_left(reached, place) for place in places])
+    return [[*row, tokenizer.eos_token_id] for row in encoded["input_ids"]], tokens
 
 
 def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:

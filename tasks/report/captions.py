@@ -20,7 +20,9 @@ CAPTIONS = {
     "optimization_gold": "If this falls while the proxy rises, the proxy is being exploited.",
     "optimization_both": "Up and right is honest progress; right and down is over-optimization.",
     "reward_model_loss": "On training pairs.",
-    "reward_model_accuracy": "Band: 95 % interval on held-out pairs. Ceiling: a perfect model, since the annotator errs.",
+    "reward_model_accuracy": "Band: 95 % interval on held-out pairs. Ceiling: a perfect model, since the annotator errs. Words "
+    "alone: TF-IDF and logistic regression.",
+    "reward_model_reliability": "Held-out pairs, by σ(margin): how often the higher score was preferred. Bars: 95 % intervals.",
     "prompts_success": "Bar: 95 % interval of the gain over the best single prompt. Strokes: one prompt used throughout.",
     "prompts_reliability": "Every pair of query and prompt, by tenths of the predicted chance; larger dots: more calls.",
     "prompts_calibration": "Equally many choices per dot, 95 % intervals. The largest of several guesses promises too much.",

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 
 from tasks.report.drawing import (
     INK,
-    SERIES,
     SOFT,
     Line,
     end_labels,
@@ -15,9 +14,16 @@ from tasks.report.drawing import (
     series,
 )
 from tasks.report.recorded import Recorded
+from tasks.report.reliability import BLUE, FINE_DASHES, reliability_chart
 
-BLUE = SERIES[0]
-FINE_DASHES = (0, (2, 2))
+LOSSES = {
+    "loss/bradley_terry": "Bradley-Terry loss, nats",
+    "loss/all_pairs": "Loss of all pairs, nats",
+    "loss/plackett_luce": "Plackett-Luce loss, nats",
+    "loss/regression": "Squared error of ratings",
+    "loss/binary": "Cross-entropy of thumbs, nats",
+}
+HELD_OUT = [("accuracy", "held out", BLUE), ("accuracy_ceiling", "ceiling", SOFT), ("baseline_accuracy", "words alone", SOFT)]
 
 
 def imitation_charts(recorded: Recorded) -> dict[str, Figure | None]:
@@ -28,8 +34,9 @@ def imitation_charts(recorded: Recorded) -> dict[str, Figure | None]:
 
 def reward_model_charts(recorded: Recorded) -> dict[str, Figure | None]:
     history, figures = recorded.histories["reward_model"], recorded.reward_model
-    loss = over_steps("Bradley-Terry loss, nats", [Line("", series(history, "loss/bradley_terry"))])
-    if loss:
+    trained_on = next((key for key in LOSSES if any(key in row for row in history)), "loss/bradley_terry")
+    loss = over_steps(LOSSES[trained_on], [Line("", series(history, trained_on))])
+    if loss and trained_on == "loss/bradley_terry":
         loss.axes[0].axhline(log(2), color=SOFT, linewidth=0.8, linestyle=FINE_DASHES)
         end_labels(loss.axes[0], [(log(2), "ln 2, chance", SOFT)])
     order = series(history, "train/accuracy")
@@ -39,9 +46,13 @@ def reward_model_charts(recorded: Recorded) -> dict[str, Figure | None]:
         labels = [(moving_average([share for _, share in order])[-1], "training", INK)]
         if "accuracy_low" in figures:
             axes.axhspan(figures["accuracy_low"], figures["accuracy_high"], color=BLUE, alpha=0.18, linewidth=0)
-        for key, label, colour in (("accuracy", "held out", BLUE), ("accuracy_ceiling", "ceiling", SOFT)):
+        for key, label, colour in HELD_OUT:
             if key in figures:
                 axes.axhline(figures[key], color=colour, linewidth=1.0, linestyle=FINE_DASHES)
                 labels.append((figures[key], label, colour))
         end_labels(axes, labels)
-    return {"reward_model_loss": loss, "reward_model_accuracy": accuracy}
+    return {
+        "reward_model_loss": loss,
+        "reward_model_accuracy": accuracy,
+        "reward_model_reliability": reliability_chart("Chance of the higher score", recorded.reward_calibration, 0.5),
+    }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.core.files import Row
@@ -10,21 +9,16 @@ from tasks.core.statistics import wilson
 from tasks.report.drawing import (
     FAINT,
     INK,
-    PAPER,
     PLOT,
-    SERIES,
     SOFT,
     Line,
     chart,
-    end_labels,
     over_steps,
-    percent,
     series,
 )
 from tasks.report.recorded_prompts import PromptOirl
+from tasks.report.reliability import BLUE, against_the_diagonal, dot, reliability_chart
 
-BLUE = SERIES[0]
-FINE_DASHES = (0, (2, 2))
 BINS = 8
 
 
@@ -34,7 +28,7 @@ def charts(recorded: PromptOirl) -> dict[str, Figure | None]:
     loss = series(recorded.history, "loss/cross_entropy")
     return {
         "prompts_success": success_chart(recorded),
-        "prompts_reliability": reliability_chart(recorded.calibration),
+        "prompts_reliability": reliability_chart("Chance of a pair to be right", recorded.calibration),
         "prompts_calibration": calibration_chart(recorded.choices),
         "prompts_loss": over_steps("Fit: cross-entropy, nats", [Line("", loss)]),
     }
@@ -68,24 +62,12 @@ def success_chart(recorded: PromptOirl) -> Figure:
     return figure
 
 
-def reliability_chart(calibration: Sequence[Row]) -> Figure | None:
-    """What was announced against what came, over every pair: the bins of which the ECE is the mean distance."""
-    if not calibration:
-        return None
-    figure, axes = _against_the_diagonal("Chance of a pair to be right")
-    most = max(row["calls"] for row in calibration)
-    for row in calibration:
-        _dot(axes, row["predicted"], (row["right"], row["right_low"], row["right_high"]), 3 + 5 * (row["calls"] / most) ** 0.5)
-    axes.set_xlim(-2, 102)
-    return figure
-
-
 def calibration_chart(choices: Sequence[Row]) -> Figure:
     """How many choices were right among those it was about equally sure of; 95 % Wilson intervals."""
-    figure, axes = _against_the_diagonal("Chance of the choice to be right")
+    figure, axes = against_the_diagonal("Chance of the choice to be right")
     for chosen in bins(choices):
         right = wilson(sum(row["right"] for row in chosen), len(chosen))
-        _dot(axes, sum(row["probability"] for row in chosen) / len(chosen), right, 6)
+        dot(axes, sum(row["probability"] for row in chosen) / len(chosen), right, 6)
     axes.set_xlim(100 * min(row["probability"] for row in choices) - 2, 102)
     return figure
 
@@ -96,18 +78,3 @@ def bins(choices: Sequence[Row]) -> Iterator[list[Row]]:
     size = -(-len(ordered) // BINS)
     for begin in range(0, len(ordered), size):
         yield ordered[begin : begin + size]
-
-
-def _against_the_diagonal(title: str) -> tuple[Figure, Axes]:
-    figure, axes = chart(title, "predicted, %")
-    axes.plot([0, 100], [0, 1], color=SOFT, linewidth=0.8, linestyle=FINE_DASHES)
-    percent(axes)
-    axes.set_ylim(0, 1.03)
-    end_labels(axes, [(1.0, "calibrated", SOFT)])
-    return figure, axes
-
-
-def _dot(axes: Axes, predicted: float, right: tuple[float, float, float], size: float) -> None:
-    share, low, high = right
-    axes.plot([100 * predicted] * 2, [low, high], color=BLUE, alpha=0.4, linewidth=2)
-    axes.plot([100 * predicted], [share], "o", color=BLUE, markeredgecolor=PAPER, markersize=size)

@@ -34,6 +34,8 @@ class Recorded:
     base_model: Figures
     sft: Figures
     reward_model: Figures
+    reward_calibration: list[Row]
+    reward_agreement: list[Row]
     prompt_oirl: PromptOirl
     policies: list[Policy]
     histories: dict[str, History]
@@ -70,6 +72,8 @@ def read(stage: Stage) -> Recorded:
         base_model=read_json(trained["base_model"] / "metrics.json"),
         sft=metrics["sft"],
         reward_model=metrics["reward_model"],
+        reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),
+        reward_agreement=_table(trained["reward_model"] / "agreement.parquet"),
         prompt_oirl=prompt_oirl,
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
@@ -78,6 +82,10 @@ def read(stage: Stage) -> Recorded:
         horizons=read_table(imitation / "horizons.parquet"),
         verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},
     )
+
+
+def _table(file: Path) -> list[Row]:
+    return read_table(file) if file.exists() else []
 
 
 def _policy(algorithm: str, seed: int, metrics: dict[str, Any], folder: Path) -> Policy:

@@ -4,20 +4,35 @@ from html import escape
 
 from matplotlib.figure import Figure
 
+from tasks.core.files import Row
 from tasks.report import examples, gates, prompts, tables, tabular
 from tasks.report.alarms import alarm_table
 from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
 from tasks.report.figures import on_policy, too_many
 from tasks.report.recorded import Recorded
-from tasks.report.wording import Style, listing
+from tasks.report.wording import Style, data, interval, listing
 
 REWARD_MODEL: dict[str, tuple[str, Style]] = {
     "accuracy": ("held-out pairs in the annotator's order, %", "percent"),
     "accuracy_ceiling": ("of a perfect reward model, %", "percent"),
+    "baseline_accuracy": ("of the words alone (TF-IDF, logistic regression), %", "percent"),
+    "longer_wins": ("of “the longer one”, %", "percent"),
     "gold_correlation": ("correlation of score and right answer", "decimal"),
+    "length_correlation": ("of score and length", "decimal"),
+    "ece": ("expected calibration error", "decimal"),
     "held_out_pairs": ("held-out pairs", "count"),
 }
+SOMETIMES: dict[str, tuple[str, Style]] = {  # by the params of reward_model
+    "feedback_agreement": ("held-out judgements in the same order, %", "percent"),
+    "step_accuracy": ("held-out steps judged rightly, %", "percent"),
+    "step_majority": ("by the best constant guess, %", "percent"),
+    "step_auc": ("area under the ROC curve of steps", "decimal"),
+    "ensemble_accuracy": ("of the ensemble's mean score, %", "percent"),
+    "disagreement": ("deviation of its members' scores", "decimal"),
+    "disagreement_auc": ("of disagreement, to tell wrong pairs: AUC", "decimal"),
+}
+GROUPS = {"kind": "kind of pair", "margin": "size of the margin", "gap": "annotator's gap"}
 BASE_MODEL: dict[str, tuple[str, Style]] = {
     "parameters": ("parameters", "count"),
     "perplexity": ("perplexity", "decimal"),
@@ -50,9 +65,23 @@ over test prompts, each at 95 % taken by itself; they do not say how another tra
 
 
 def _reward_model(recorded: Recorded, charts: dict[str, Figure]) -> str:
+    names = REWARD_MODEL | {key: title for key, title in SOMETIMES.items() if key in recorded.reward_model}
     return f"""<p>It learns which of two completions is preferred, and its score stands in for the annotator when policies are
 trained. The correlation, on fresh samples of the SFT model, is the honest figure: pairs are easier than samples.</p>
-{tables.key_figures(recorded.reward_model, REWARD_MODEL)}{grid(charts, "reward_model_")}"""
+{tables.key_figures(recorded.reward_model, names)}{grid(charts, "reward_model_")}{_agreement(recorded.reward_agreement)}"""
+
+
+def _agreement(groups: list[Row]) -> str:
+    """Where the reward model agrees with held-out pairs, and where not; nothing if it was not recorded."""
+    rows = [
+        tables.row([
+            f"{GROUPS[row['by']]}: {escape(row['group'])}",
+            str(row["pairs"]),
+            f"{data(row['accuracy'], 'percent')}<small>{interval(row, 'accuracy', 'percent')}</small>",
+        ])
+        for row in groups
+    ]  # fmt: skip
+    return tables.table(["held-out pairs by", "pairs", "in the annotator's order, %"], rows, "Agreement") if rows else ""
 
 
 def _training(recorded: Recorded, charts: dict[str, Figure]) -> str:

@@ -5,14 +5,60 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bradley_terry_loss(chosen_scores: Tensor, rejected_scores: Tensor) -> Tensor:
-    """−log σ(r_chosen − r_rejected), per pair: (batch,). Bradley & Terry 1952; Ouyang et al. 2022, equation 1."""
-    return -F.logsigmoid(chosen_scores - rejected_scores)
+def bradley_terry_loss(chosen_scores: Tensor, rejected_scores: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """−log σ(r_chosen − r_rejected − margin), per pair: (batch,). Bradley & Terry 1952; Ouyang et al. 2022, equation 1.
+
+    The same number as log(1 + exp(r_rejected − r_chosen + margin)), the form of Askell et al. 2021. margin: (batch,), how much
+    further apart the scores of a clear pair must be than those of a doubtful one (Touvron et al. 2023, Llama 2, equation 2).
+    """
+    return -F.logsigmoid(chosen_scores - rejected_scores - margin)
 
 
 def centering_loss(chosen_scores: Tensor, rejected_scores: Tensor) -> Tensor:
     """(r_chosen + r_rejected)², per pair: (batch,). Eisenstein et al. 2023: the mean goes to zero, the gap stays."""
     return (chosen_scores + rejected_scores).square()
+
+
+def ranking_centering_loss(scores: Tensor, rankings: Tensor) -> Tensor:
+    """(2 · mean score)² of each ranking: (rankings,). For two completions this is `centering_loss`."""
+    sums = _sums(scores, rankings)
+    return (2 * sums / _sums(torch.ones_like(scores), rankings)).square()
+
+
+def all_pairs_loss(scores: Tensor, ranks: Tensor, rankings: Tensor) -> Tensor:
+    """Mean of −log σ(r_i − r_j) over the pairs of a ranking in which i is placed before j: (rankings,).
+
+    Ouyang et al. 2022, equation 1: all K over 2 comparisons of a prompt count as one element, whatever K is. Ties share a rank
+    and are no pair; a ranking of nothing but ties gives 0. scores, ranks (1 is best; only their order counts) and rankings
+    (which ranking a completion belongs to, 0, 1, ...): (batch,).
+    """
+    before = (ranks[:, None] < ranks[None, :]) & (rankings[:, None] == rankings[None, :])
+    losses = -F.logsigmoid(scores[:, None] - scores[None, :]).masked_fill(~before, 0.0)
+    pairs = _sums(before.sum(1).to(scores.dtype), rankings)
+    return _sums(losses.sum(1), rankings) / pairs.clamp(min=1)
+
+
+def plackett_luce_loss(scores: Tensor, ranks: Tensor, rankings: Tensor) -> Tensor:
+    """−log P(ranking) = Σ_i [log Σ_{j not placed before i} exp(r_j) − r_i]: (rankings,). Plackett 1975; Luce 1959.
+
+    Best first, each completion is chosen among those that are left. Ties share a rank: each of them is chosen among all that
+    are not placed before it, its equals included (Breslow 1974, for ties in the same likelihood), so the order of equals plays
+    no part and a tie pulls their scores together. For two completions without a tie this is `bradley_terry_loss`. Arguments as
+    of `all_pairs_loss`.
+    """
+    left = (ranks[None, :] >= ranks[:, None]) & (rankings[None, :] == rankings[:, None])
+    chosen = torch.logsumexp(scores[None, :].masked_fill(~left, -torch.inf), dim=1) - scores
+    return _sums(chosen, rankings)
+
+
+def rating_loss(scores: Tensor, ratings: Tensor) -> Tensor:
+    """(r − rating)², per completion: (batch,). ratings: standardised over those trained on."""
+    return (scores - ratings).square()
+
+
+def thumbs_loss(scores: Tensor, thumbs: Tensor) -> Tensor:
+    """Binary cross-entropy of σ(r), per completion: (batch,). thumbs: 1 for up, 0 for down; the score is the log-odds of up."""
+    return F.binary_cross_entropy_with_logits(scores, thumbs, reduction="none")
 
 
 def dpo_loss(chosen_logratios: Tensor, rejected_logratios: Tensor, beta: float) -> Tensor:
@@ -117,3 +163,8 @@ def _scored_lower(scores: Tensor, group_size: int) -> Tensor:
     """(groups, i, j): True where completion i of a group is scored lower than its completion j."""
     groups = scores.view(-1, group_size)
     return groups[:, :, None] < groups[:, None, :]
+
+
+def _sums(values: Tensor, rankings: Tensor) -> Tensor:
+    """Sum of the values of each ranking: (rankings,)."""
+    return F.one_hot(rankings).to(values.dtype).T @ values

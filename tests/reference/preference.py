@@ -82,6 +82,29 @@ def rrhf(groups: Sequence[Sequence[Completion]], scores: Sequence[Sequence[float
     return ranking / len(groups) + sft_coef * nll / tokens
 
 
+def all_pairs(scores: Sequence[float], ranks: Sequence[float], rankings: Sequence[int]) -> float:
+    """Mean over rankings of the mean over their pairs without a tie, in the form log(1 + exp(−d))."""
+    means = []
+    for ranking in sorted(set(rankings)):
+        inside = [i for i, of in enumerate(rankings) if of == ranking]
+        pairs = [(i, j) for i in inside for j in inside if ranks[i] < ranks[j]]
+        losses = [math.log(1 + math.exp(scores[j] - scores[i])) for i, j in pairs]
+        means.append(sum(losses) / len(losses) if losses else 0.0)
+    return sum(means) / len(means)
+
+
+def plackett_luce(scores: Sequence[float], ranks: Sequence[float], rankings: Sequence[int]) -> float:
+    """Mean over rankings of −log of the product of the chances of each choice."""
+    total = 0.0
+    for ranking in set(rankings):
+        chance = 1.0
+        inside = [i for i, of in enumerate(rankings) if of == ranking]
+        for i in inside:
+            chance *= math.exp(scores[i]) / sum(math.exp(scores[j]) for j in inside if not ranks[j] < ranks[i])
+        total -= math.log(chance)
+    return total / len(set(rankings))
+
+
 def gradient(loss: Callable[[list[Completion]], float], completions: Sequence[Completion]) -> list[list[float]]:
     """∂ loss / ∂ log π of every token, by moving one token at a time a little up and down."""
     step = 1e-5

@@ -143,7 +143,10 @@ def test_the_docstring_explains_every_metric(stage):
 
 @pytest.mark.parametrize(("stage", "figures"), [
     ("base_model", {"parameters", "perplexity"}),
-    ("reward_model", {"accuracy", "accuracy_low", "accuracy_high", "accuracy_ceiling", "gold_correlation"}),
+    ("reward_model", {
+        "accuracy", "accuracy_low", "accuracy_high", "accuracy_ceiling", "gold_correlation", "baseline_accuracy", "ece",
+        "longer_wins", "length_correlation",
+    }),
 ])  # fmt: skip
 def test_promised_figures_are_recorded(project, stage, figures):
     assert figures <= project.receipt(stage)["metrics"].keys()

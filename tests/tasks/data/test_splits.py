@@ -29,3 +29,13 @@ def test_normalise() -> None:
     assert normalise("It's 3+4,\n  isn't it?") == "it s 3 + 4 isn t it"
     assert normalise("ﬁve") == "five"
     assert normalise("😀 ?!") == "😀 ?!"
+
+
+def test_a_larger_share_is_held_out_on_request():
+    """Validation stays where it is, and what is test by default stays test."""
+    counts = Counter(split_of(query, None, 0.45) for query in QUERIES)
+    assert abs(counts["train"] / len(QUERIES) - 0.5) < 0.03
+    for query in QUERIES[:500]:
+        default, half = split_of(query), split_of(query, None, 0.45)
+        assert half == default if default != "train" else half in ("train", "test")
+    assert split_of(QUERIES[0], "test", 0.0) == "test"

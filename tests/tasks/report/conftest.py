@@ -35,6 +35,8 @@ class Run:
             "reward_model": {
                 "accuracy": 0.8123, "accuracy_low": 0.7901, "accuracy_high": 0.8345, "accuracy_ceiling": 0.9321,
                 "gold_correlation": 0.6543, "held_out_pairs": 321.0, "score_mean": 0.1, "score_std": 1.2,
+                "baseline_accuracy": 0.6123, "baseline_accuracy_low": 0.5876, "baseline_accuracy_high": 0.6365,
+                "longer_wins": 0.4432, "length_correlation": -0.1234, "ece": 0.0471,
             },
             "prompt_oirl": {
                 "success": 0.7654, "best_prompt_success": 0.6321, "oracle_success": 0.9012, "random_success": 0.4567,
@@ -82,6 +84,20 @@ class Run:
             {"predicted": 0.1 * i + 0.05, "right": 0.09 * i, "right_low": 0.08 * i, "right_high": 0.1 * i, "calls": 3 * i + 1}
             for i in range(10)
         ]
+        self.reward_calibration: list[Row] = [
+            {
+                "predicted": 0.55 + 0.1 * i,
+                "right": 0.5 + 0.1 * i,
+                "right_low": 0.4 + 0.1 * i,
+                "right_high": 0.6 + 0.1 * i,
+                "calls": 9,
+            }
+            for i in range(4)
+        ]
+        self.reward_agreement: list[Row] = [
+            {"by": by, "group": group, "pairs": 97, "accuracy": 0.7531, "accuracy_low": 0.6512, "accuracy_high": 0.8345}
+            for by, group in (("kind", "right against wrong"), ("margin", "0.00 to 1.00"), ("gap", "0.02 to <b>"))
+        ]
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
         self.histories = {
             "base_model": [{"step": 10 * i, "loss/nll": 6 / (i + 1)} for i in range(STEPS)],
@@ -107,6 +123,9 @@ class Run:
         for name in ("prompts", "choices", "calibration"):
             if rows := getattr(self, name):
                 write_table(reports / f"prompt_oirl/{name}.parquet", rows)
+        for name in ("calibration", "agreement"):
+            if rows := getattr(self, f"reward_{name}"):
+                write_table(reports / f"reward_model/{name}.parquet", rows)
         write_table(reports / "evaluate/completions.parquet", self.completions)
         write_json(reports / "imitation/metrics.json", self.imitation)
         write_table(reports / "imitation/horizons.parquet", self.horizons)

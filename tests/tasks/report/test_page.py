@@ -95,6 +95,31 @@ def test_other_sections_show_every_recorded_figure(make_run: MakeRun) -> None:
     assert {row[key] for row in run.prompts for key in ("train_success", "test_success")} <= values
 
 
+def test_where_the_reward_model_agrees_is_shown(make_run: MakeRun) -> None:
+    """By group, escaped, with intervals; and how far its margins can be believed. Absent where a run recorded neither."""
+    run = make_run().write()
+    html = run.page()
+    for group in (
+        "kind of pair: right against wrong",
+        "size of the margin: 0.00 to 1.00",
+        "annotator's gap: 0.02 to &lt;b&gt;",
+    ):
+        assert group in html
+    assert {0.7531, 0.6512, 0.8345} <= {value for value, _ in Reader(html).values}
+    with house_style():
+        (axes,) = draw(run.load())["reward_model_reliability"].axes
+    dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[[100 * row["predicted"], row["right"]]] for row in run.reward_calibration]
+    older = make_run(name="older")
+    older.reward_calibration, older.reward_agreement = [], []
+    older.histories["reward_model"] = [{"step": i, "loss/plackett_luce": 2.0 - i / 9, "train/accuracy": 0.5} for i in range(5)]
+    older.metrics["reward_model"]["step_auc"] = 0.9876
+    html = older.write().page()
+    assert "kind of pair" not in html
+    assert "Plackett-Luce loss" in html
+    assert 0.9876 in {value for value, _ in Reader(html).values}
+
+
 def test_prompts_and_who_is_right_are_counted(make_run: MakeRun) -> None:
     html = make_run().write().page()
     prompts = rows_of(html, "The candidate prompts")
@@ -260,9 +285,9 @@ def test_contamination_marks_every_table_and_chart(make_run: MakeRun, who: str) 
         found |= {"success": False, "failed": 7, "rows": [{"index": 3, "found": "'seen <b>before</b>'"}]}
     html = run.write().page()
     assert html.index("Contaminated: test prompts were found") < html.index('class="verdict"')
-    figures_of_models = html[: html.index('<section id="tabular">')]
+    figures_of_models = html[: min(html.index(f'<section id="{name}">') for name in ("tabular", "validation"))]
     assert figures_of_models.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") - 1 > 15  # that of the small chains
-    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 5
+    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 6
     if who != "metrics":
         assert "<code>overlap_corpus.same</code>: 7 of 900, it overlaps (&#x27;seen &lt;b&gt;before&lt;/b&gt;&#x27;)" in html
 

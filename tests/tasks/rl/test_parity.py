@@ -68,14 +68,19 @@ def test_reward_model(recorded):
 
     inputs, cases = tensors(recorded["reward"]["inputs"]), recorded["reward"]["cases"]
     seen = 0
-    for name, center_coef in {"plain": 0.0, "center0.01": 0.01}.items():
+    for name, (center_coef, margin) in {
+        "plain": (0.0, 0.0),
+        "margin": (0.0, inputs["margin"]),
+        "center0.01": (0.01, 0.0),
+    }.items():
         scores = inputs["scores"].clone().requires_grad_()
         chosen, rejected = scores.chunk(2)
-        loss = (bradley_terry_loss(chosen, rejected) + center_coef * centering_loss(chosen, rejected)).mean()
+        loss = (bradley_terry_loss(chosen, rejected, margin) + center_coef * centering_loss(chosen, rejected)).mean()
         same(loss, cases[name]["loss"])
         same(gradients(loss, scores)[0], cases[name]["grad"])
+        same((chosen > rejected).float().mean(), cases[name]["accuracy"])
         seen += 1
-    assert seen == len(cases.keys() - {"margin"}) == 2
+    assert seen == len(cases) == 3
 
 
 def test_dpo(recorded):

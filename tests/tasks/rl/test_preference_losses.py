@@ -7,7 +7,9 @@ import torch
 
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.preference_losses import (
+    all_pairs_loss,
     bradley_terry_loss,
+    centering_loss,
     chosen_penalty,
     dpo_loss,
     dpo_positive_loss,
@@ -17,7 +19,11 @@ from tasks.rl.preference_losses import (
     log_odds_ratio,
     misranked,
     odds_ratio_loss,
+    plackett_luce_loss,
+    ranking_centering_loss,
     ranking_loss,
+    rating_loss,
+    thumbs_loss,
 )
 from tests.reference import preference as twin
 
@@ -35,6 +41,95 @@ def test_by_hand():
         [0.126928, 2.126928]
     )
     assert dpo_loss(torch.tensor([4.0]), torch.tensor([-16.0]), beta=0.1).item() == pytest.approx(0.126928, abs=1e-6)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.7])
+def test_both_published_forms_of_the_ranking_loss_are_one(margin):
+    """−log σ(d) of Ouyang et al. and log(1 + exp(−d)) of Askell et al.: the same number and the same gradient."""
+    chosen, rejected = (
+        torch.linspace(-4, 4, 9, dtype=torch.float64)[order].requires_grad_() for order in (slice(None), [3] * 9)
+    )
+    ours = bradley_terry_loss(chosen, rejected, margin)
+    theirs = torch.log(1 + torch.exp(rejected - chosen + margin))
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours.sum(), chosen), torch.autograd.grad(theirs.sum(), chosen))
+
+
+def test_a_margin_by_hand():
+    """d − m = 3 − 1 = 2: −log σ(2) = .126928. A pair that is exactly its margin apart costs ln 2."""
+    losses = bradley_terry_loss(torch.tensor([3.0, 3.0]), torch.zeros(2), torch.tensor([1.0, 3.0]))
+    assert losses.tolist() == pytest.approx([0.126928, math.log(2)], abs=1e-6)
+
+
+RANKED = torch.tensor([2.0, 0.0, 1.0, 1.0, -1.0])  # scores of a ranking of three and one of two
+PLACES, RANKINGS = torch.tensor([1, 3, 2, 2, 1]), torch.tensor([0, 0, 0, 1, 1])
+
+
+def test_all_pairs_by_hand():
+    """First: d = 2, 1, 1 give (.126928 + 2 · .313262) / 3; second: d = −2 gives 2.126928."""
+    losses = all_pairs_loss(RANKED, PLACES, RANKINGS)
+    assert losses.tolist() == pytest.approx([(0.126928 + 2 * 0.313262) / 3, 2.126928], abs=1e-6)
+
+
+def test_plackett_luce_by_hand():
+    """First: e² / (e² + e + 1) = .665241, then e / (e + 1) = .731059; second: −log σ(−2) = 2.126928."""
+    losses = plackett_luce_loss(RANKED, PLACES, RANKINGS)
+    assert losses.tolist() == pytest.approx([-math.log(0.665241 * 0.731059), 2.126928], abs=1e-5)
+
+
+def test_ties_by_hand():
+    """Places 1, 1, 2 and scores 0: the equals are no pair, and each is chosen out of three, 2 ln 3. 1, 1, 7 is the same."""
+    scores, rankings = torch.zeros(3, requires_grad=True), torch.zeros(3, dtype=torch.long)
+    for places in ([1, 1, 2], [1, 1, 7]):
+        ranks = torch.tensor(places)
+        assert plackett_luce_loss(scores, ranks, rankings).item() == pytest.approx(2 * math.log(3))
+        assert all_pairs_loss(scores, ranks, rankings).item() == pytest.approx(math.log(2))
+    plackett_luce_loss(scores, ranks, rankings).sum().backward()
+    assert scores.grad.tolist() == pytest.approx([-1 / 3, -1 / 3, 2 / 3])
+
+
+def test_nothing_but_ties():
+    """No pair to order; Plackett-Luce pulls the scores together, and not apart once they are equal."""
+    scores, ranks, rankings = torch.tensor([1.0, -1.0], requires_grad=True), torch.ones(2), torch.zeros(2, dtype=torch.long)
+    assert all_pairs_loss(scores, ranks, rankings).tolist() == [0.0]
+    (gradient,) = torch.autograd.grad(plackett_luce_loss(scores, ranks, rankings).sum(), scores)
+    assert gradient[0] > 0 > gradient[1]
+    (gradient,) = torch.autograd.grad(plackett_luce_loss(scores * 0, ranks, rankings).sum(), scores)
+    assert gradient.tolist() == pytest.approx([0.0, 0.0])
+
+
+def test_rankings_of_two_are_pairs():
+    chosen, rejected = SCORES, SCORES.flip(0) + 0.3
+    scores, ranks = torch.cat([rejected, chosen]), torch.tensor([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
+    rankings = torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = bradley_terry_loss(chosen, rejected)
+    torch.testing.assert_close(plackett_luce_loss(scores, ranks, rankings), expected)
+    torch.testing.assert_close(all_pairs_loss(scores, ranks, rankings), expected)
+    torch.testing.assert_close(ranking_centering_loss(scores, rankings), centering_loss(chosen, rejected))
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(all_pairs_loss, twin.all_pairs), (plackett_luce_loss, twin.plackett_luce)])
+def test_rankings_equal_their_twins(fast, slow):
+    chance = torch.Generator().manual_seed(1)
+    scores = torch.randn(12, generator=chance, dtype=torch.float64).requires_grad_()
+    ranks, rankings = torch.randint(1, 4, (12,), generator=chance), torch.tensor([0, 2, 1, 0, 1, 1, 2, 0, 0, 2, 1, 1])
+    loss = fast(scores, ranks, rankings).mean()
+    loss.backward()
+
+    def moved(i, by):
+        changed = scores.tolist()
+        changed[i] += by
+        return slow(changed, ranks.tolist(), rankings.tolist())
+
+    assert loss.item() == pytest.approx(moved(0, 0.0))
+    assert scores.grad.tolist() == pytest.approx([(moved(i, 1e-5) - moved(i, -1e-5)) / 2e-5 for i in range(12)], abs=1e-8)
+
+
+def test_ratings_and_thumbs_by_hand():
+    """(1 − −2)² = 9; −log σ(2) = .126928 for a thumb up, −log σ(−2) = 2.126928 for one down."""
+    assert rating_loss(torch.tensor([1.0, 0.5]), torch.tensor([-2.0, 0.5])).tolist() == [9.0, 0.0]
+    losses = thumbs_loss(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([1.0, 0.0, 0.0]))
+    assert losses.tolist() == pytest.approx([0.126928, 2.126928, math.log(2)], abs=1e-6)
 
 
 def test_only_the_difference_of_scores_counts():
