@@ -18,7 +18,7 @@ from tasks.data.pinned import pinned_file, read_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences"]
+Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences", "feedback"]
 
 
 class DataSet(Config):

@@ -68,6 +68,14 @@ def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> 
     return encode_completions(tokenizer, [completion])[0]
 
 
+def tell_apart(tokenizer: "PreTrainedTokenizerBase", left: Sequence[str], right: Sequence[str], limit: int) -> list[bool]:
+    """Whether two completions differ in more than the space around them, also within their first `limit` tokens: a pair of
+    which a model sees one text twice teaches nothing."""
+    ids = zip(encode_completions(tokenizer, left), encode_completions(tokenizer, right), strict=True)
+    texts = zip(left, right, strict=True)
+    return [a.strip() != b.strip() and x[:limit] != y[:limit] for (a, b), (x, y) in zip(texts, ids, strict=True)]
+
+
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     """The text of these tokens, special tokens left out and nothing tidied up."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
