@@ -76,7 +76,7 @@ class Endpoint:
             payload = None if self._stopping.is_set() else self._post(self._body(request))
             if payload is None and self._stopping.is_set():
                 return None
-            answer = read_answer(payload, request.verdict)
+            answer = read_answer(payload, request)
             if not answer.broken and not (request.verdict and answer.first is None):
                 break
         return answer
@@ -132,16 +132,19 @@ class Endpoint:
         return f"status {response.status_code}" + (f" ({shown})" if shown else "") + "; see collect_preferences.judge"
 
 
-def read_answer(payload: Any, verdict: bool) -> Answer:
-    """The first choice of a chat completion. Whatever is not in that schema is a broken answer, never an error."""
+def read_answer(payload: Any, request: Request) -> Answer:
+    """The first choice of a chat completion: its probabilities, or the sample where none are listed or a sample was wanted.
+
+    Whatever is not in that schema is a broken answer, never an error.
+    """
     try:
         choice, usage = payload["choices"][0], payload.get("usage") or {}
         text = choice["message"]["content"] or ""
         read, written = (int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens"))
         first = None
-        if verdict:
-            listed = ((choice.get("logprobs") or {}).get("content")) or []
-            first = probability_of_first(listed)
+        if request.verdict:
+            listed = (choice.get("logprobs") or {}).get("content") or []
+            first = probability_of_first(listed) if request.temperature == 0 else None
             first = said_first(text) if first is None else first
         return Answer(str(text), first, read, written)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

@@ -210,7 +210,7 @@ def test_feedback_of_a_data_set_is_prepared(workspace: Workspace) -> None:
     for name, text in (("rows", GOOD), ("rated", rows), ("corrected", corrected)):
         (workspace.folder / f"{name}.jsonl").write_text(text)
     more = "".join(
-        f"    {name}:\n      file: {name}.jsonl\n      sha256: {hashlib.sha256(text.encode()).hexdigest()}\n      tables: [{table}]\n"
+        f"    {name}: {{file: {name}.jsonl, sha256: {hashlib.sha256(text.encode()).hexdigest()}, tables: [{table}]}}\n"
         for name, text, table in (("rated", rows, "feedback"), ("corrected", corrected, "preferences"))
     )
     workspace.write_sources(sources(GOOD) + more)

@@ -197,7 +197,7 @@ def test_ties_may_count_as_one_or_as_many() -> None:
 
 
 def test_feedback_that_contradicts_itself_is_counted() -> None:
-    """Pair 7 is asked again and answered otherwise, pair 8 is asked again; the same completion gets two ratings of one person."""
+    """Pair 7 is asked again and answered otherwise, pair 8 the same; one completion gets two ratings of one annotator."""
     tables = good()
     pair, same = (tables["preferences"][row] for row in (7, 8))
     turned = pair | {"id": "again", "chosen": pair["rejected"], "rejected": pair["chosen"]}

@@ -166,8 +166,8 @@ def test_corrections_are_preferred_to_what_they_correct(again):
 
 
 def test_length_bias_and_disagreement_change_the_answers_and_not_the_truth(again, pairs):
-    """A token more is worth as much as being right: the longer one is chosen, whatever the gap says."""
-    again.set("collect_preferences", length_bias=1.0, annotators=3, disagreement=0.2)
+    """A token more is worth three times as much as being right: the longer one is chosen, whatever the gap says."""
+    again.set("collect_preferences", length_bias=3.0, annotators=3, disagreement=0.2)
     assert again.run("collect_preferences").code == 0
     biased = read_table(again.folder / "data/preferences.parquet")
     asked = [{row["prompt"], row["chosen"], row["rejected"]} for row in biased]

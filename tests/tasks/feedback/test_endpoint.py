@@ -17,8 +17,8 @@ SECRET = "sk-this-is-nobodys-business"
 
 def config(**values):
     given = {
-        "templates": "judge.yaml", "model": "clever", "model_revision": None, "base_url": "http://localhost", "rationale_tokens": 0,
-        "repeat_rate": 0.0, "timeout": 2.0, "retries": 2, "concurrency": 3,
+        "templates": "judge.yaml", "model": "clever", "model_revision": None, "base_url": "http://localhost",
+        "rationale_tokens": 0, "repeat_rate": 0.0, "timeout": 2.0, "retries": 2, "concurrency": 3,
     }  # fmt: skip
     return JudgeConfig(**given | values)
 
@@ -186,7 +186,9 @@ def test_reading_answers():
     assert [said_first(text) for text in (" 1", "Answer 2.", "12", "1 or 2", "1.5", "", "1 is better: 1")] == [
         1.0, 0.0, None, None, None, None, 1.0,
     ]  # fmt: skip
-    assert read_answer(completion(None), verdict=True) == Answer("", None, 50, 2)
+    assert read_answer(completion(None), request()) == Answer("", None, 50, 2)
+    assert read_answer(completion("1", first=0.3), request()).first == pytest.approx(0.3)
+    assert read_answer(completion("1", first=0.3), request(temperature=1.0)).first == 1.0  # the sample
 
 
 def test_answers_are_kept_by_content(tmp_path):
