@@ -58,7 +58,7 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     fitting = {table: fit(table, rows, tokenizer, task, config.too_long) for table, rows in tables.items()}
     fitting["feedback"] = whole_rankings(fitting["feedback"], tables["feedback"])
     pairs = fitting["preferences"]
-    differ = tell_apart(tokenizer, *([row[side] for row in pairs] for side in ("chosen", "rejected")), task.max_new_tokens)
+    differ = tell_apart(tokenizer, pairs, task.max_new_tokens)
     refuse_empty(fitting, config.sources)
 
     for data_set in data_sets:

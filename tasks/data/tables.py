@@ -93,6 +93,8 @@ def _row(table: Table, example: Example, split: Split) -> Row | None:
         case "preferences":
             pair = {field: _need(example, field, table) for field in ("query", "chosen", "rejected")}
             return {"id": example.id, **pair, "split": "train" if split == "train" else "test"}
+        case "feedback":
+            raise ValueError("one example may be several rows of this table: see `judged`")
 
 
 def whole_rankings(kept: list[Row], rows: list[Row]) -> list[Row]:

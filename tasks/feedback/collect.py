@@ -62,8 +62,7 @@ def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
             collected = read_data_set(config, stage)
         case other:
             raise InputError(f"params.yaml: `collect_preferences.source` is {other!r}; it must be annotator, judge or dataset")
-    sides = [[row[side] for row in collected.pairs] for side in ("chosen", "rejected")]
-    differ = tell_apart(tokenizer, *sides, task.max_new_tokens)
+    differ = tell_apart(tokenizer, collected.pairs, task.max_new_tokens)
     pairs = [row for row, is_pair in zip(collected.pairs, differ, strict=True) if is_pair]
     if not pairs:
         raise InputError("no pair is left: both sides of each are one text to a model; raise task.max_new_tokens")
@@ -91,11 +90,12 @@ def ask_annotators(config: CollectPreferencesConfig, task: TaskConfig, sft: Path
     sampled, unreadable = sample_completions(prompts, policy, tokenizer, task, config, stage)
     shown = [(row, split, [truth(text, length, row) for text, length in texts]) for row, split, texts in sampled]
     figures = {"unreadable_samples": unreadable, "annotator_agreement": agreement(shown, crowd)}
+    judged: list[Row] = []
     match config.kind:
         case "pairwise":
-            pairs, judged = compare(shown, crowd), []
+            pairs = compare(shown, crowd)
         case "correction":
-            pairs, judged = correct(shown, crowd), []
+            pairs = correct(shown, crowd)
         case _:
             judged = judge_each(shown, crowd)
             pairs = implied_pairs(judged)
@@ -117,7 +117,7 @@ def ask_judge(config: CollectPreferencesConfig, task: TaskConfig, sft: Path, sta
     pairs, figures, judgements = judge_pairs(
         asked, judge, is_known, config.judge.repeat_rate, stage.seed, f"{stage.name}: judge"
     )
-    costs = {"judge/calls": judge.calls, "judge/from_cache": judge.from_cache}
+    costs: dict[str, float] = {"judge/calls": judge.calls, "judge/from_cache": judge.from_cache}
     return Collected(pairs, [], figures | {"unreadable_samples": unreadable}, costs, {"judgements": judgements})
 
 

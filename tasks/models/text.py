@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt, field_validator
 
 from tasks.core.config import Config
+from tasks.core.files import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,12 +69,13 @@ def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> 
     return encode_completions(tokenizer, [completion])[0]
 
 
-def tell_apart(tokenizer: "PreTrainedTokenizerBase", left: Sequence[str], right: Sequence[str], limit: int) -> list[bool]:
-    """Whether two completions differ in more than the space around them, also within their first `limit` tokens: a pair of
+def tell_apart(tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Row], limit: int) -> list[bool]:
+    """Whether chosen and rejected differ in more than the space around them, also within their first `limit` tokens: a pair of
     which a model sees one text twice teaches nothing."""
-    ids = zip(encode_completions(tokenizer, left), encode_completions(tokenizer, right), strict=True)
-    texts = zip(left, right, strict=True)
-    return [a.strip() != b.strip() and x[:limit] != y[:limit] for (a, b), (x, y) in zip(texts, ids, strict=True)]
+    chosen, rejected = (encode_completions(tokenizer, [row[side] for row in pairs]) for side in ("chosen", "rejected"))
+    ids = [x[:limit] != y[:limit] for x, y in zip(chosen, rejected, strict=True)]
+    texts = [row["chosen"].strip() != row["rejected"].strip() for row in pairs]
+    return [a and b for a, b in zip(ids, texts, strict=True)]
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
