@@ -96,9 +96,14 @@ PARAMS: dict[str, Any] = {
     },
     "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
     "collect_preferences": {
-        "source": "annotator", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4, "pairs_per_prompt": 2,
-        "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0}, "cost_per_token": 0.03,
-        "decisive_rate": 0.9, "contrast_rate": 0.5,
+        "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,
+        "pairs_per_prompt": 2, "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0},
+        "cost_per_token": 0.03, "length_bias": 0.0, "annotators": 1, "disagreement": 0.0, "decisive_rate": 0.9,
+        "contrast_rate": 0.5,
+        "judge": {
+            "templates": "judge.yaml", "model": "sft", "model_revision": None, "base_url": None, "rationale_tokens": 0,
+            "repeat_rate": 0.5, "timeout": 5.0, "retries": 2, "concurrency": 4,
+        },
     },
     "reward_model": {
         "source": "sft", "revision": None, "loss": "bradley_terry", "num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3,

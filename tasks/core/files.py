@@ -31,12 +31,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
 
 
-def write_table(path: Path, rows: list[Row], text_columns: Sequence[str] | None = None) -> None:
-    """Parquet. text_columns: exactly these, as text; an empty table, or a column of nulls, then keeps its type."""
+def write_table(path: Path, rows: list[Row], columns: Sequence[str] | None = None, numbers: Sequence[str] = ()) -> None:
+    """Parquet. columns: exactly these, as text but for the `numbers`; an empty table, or a column of nulls, then keeps its
+    type."""
     import pyarrow
     import pyarrow.parquet
 
-    schema = pyarrow.schema([(column, pyarrow.string()) for column in text_columns]) if text_columns else None
+    types = {column: pyarrow.float64() if column in numbers else pyarrow.string() for column in columns or ()}
+    schema = pyarrow.schema(list(types.items())) if columns else None
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 

@@ -3,7 +3,7 @@
 These functions only measure. What is too much is written in data/expectations/*.yaml.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,12 +37,27 @@ def measure_data(tables: Tables, tokenizer: "PreTrainedTokenizerBase", task: Tas
 
 
 def measure_preferences(
-    preferences: Sequence[Row], prompts: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", task: TaskConfig
+    preferences: Sequence[Row],
+    feedback: Sequence[Row],
+    prompts: Sequence[Row],
+    tokenizer: "PreTrainedTokenizerBase",
+    task: TaskConfig,
 ) -> tuple[Tables, list[Row]]:
-    """The same for pairs alone."""
-    measured: Tables = {"balance": balance([], preferences)}
+    """The same for pairs and for the feedback that implies them."""
+    measured: Tables = {
+        "balance": balance([], preferences),
+        "questions": questions(feedback),
+        "ratings": [row for row in feedback if row["kind"] == "rating"],
+        "thumbs": [row for row in feedback if row["kind"] == "thumbs"],
+        "overlap_feedback": overlap(prompts, "feedback", [row["prompt"] for row in feedback], "prompt"),
+        "tokens_feedback": tokenized.measure(feedback, ("completion",), tokenizer, task),
+    }
     examples = tokenized.examples(preferences, "chosen", tokenizer)
-    return measured | _of_pairs(preferences, prompts, tokenizer, task), examples
+    of_pairs = _of_pairs(preferences, prompts, tokenizer, task)
+    asked = {row["prompt"] for row in feedback}
+    for row, pair in zip(of_pairs["pairs"], preferences, strict=True):
+        row["asked"] = not asked or pair["prompt"] in asked
+    return measured | of_pairs, examples
 
 
 def _of_pairs(
@@ -93,6 +108,64 @@ def pairs(preferences: Sequence[Row]) -> list[Row]:
         }
         for row, index in zip(preferences, found, strict=True)
     ]
+
+
+def questions(feedback: Sequence[Row]) -> list[Row]:
+    """One row per question of feedback.parquet {row, id, prompts, kinds, annotators, splits, gap, gap_where, same}; row: its
+    first row in the table.
+
+    prompts, kinds, annotators, splits: how many different ones its rows name. gap: whether the ranks of a ranking leave one
+    out; completions that share a rank may count as one (1, 1, 2) or as many (1, 1, 3). same: whether a held-out question has
+    the prompt of a training question.
+    """
+    asked: defaultdict[str, list[tuple[int, Row]]] = defaultdict(list)
+    for index, row in enumerate(feedback):
+        asked[row["id"]].append((index, row))
+    trained = {row["prompt"] for row in feedback if row["split"] == "train"}
+    found = []
+    for id, entries in asked.items():
+        rows = [row for _, row in entries]
+        ranks = sorted(row["value"] for row in rows if row["kind"] == "ranking")
+        found.append(
+            {"row": entries[0][0], "id": id}
+            | {f"{name}s": len({row[name] for row in rows}) for name in ("prompt", "kind", "annotator", "split")}
+            | {"gap": _has_gap(ranks), "gap_where": ", ".join(f"{rank:g}" for rank in ranks) or None}
+            | {"same": any(row["split"] != "train" and row["prompt"] in trained for row in rows)}
+        )
+    return found
+
+
+def _has_gap(ranks: Sequence[float]) -> bool:
+    """ranks: in order."""
+    places = list(enumerate(zip((0.0, *ranks), ranks, strict=False), start=1))
+    return any(rank not in ((1.0,) if place == 1 else (last, last + 1, place)) for place, (last, rank) in places)
+
+
+def disagreements(preferences: Sequence[Row], feedback: Sequence[Row]) -> dict[str, float]:
+    """How feedback contradicts itself: figures, not faults.
+
+    repeated_pairs: different pairs of texts that were put more than once; contradicted_pairs: of those, answered both ways.
+    tied_questions: with two completions that share a value. repeated_judgements: completions that one annotator was shown in
+    several questions about the same prompt; changed_judgements: of those, rated or thumbed differently.
+    """
+    answers: defaultdict[tuple[str, frozenset[str]], list[str]] = defaultdict(list)
+    for row in preferences:
+        answers[row["prompt"], frozenset((row["chosen"], row["rejected"]))].append(row["chosen"])
+    repeated = [chosen for chosen in answers.values() if len(chosen) > 1]
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    said: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+    for row in feedback:
+        values[row["id"]].append(row["value"])
+        if row["kind"] != "ranking":
+            said[row["annotator"], row["kind"], row["prompt"], row["completion"]].append(row["value"])
+    again = [each for each in said.values() if len(each) > 1]
+    return {
+        "repeated_pairs": len(repeated),
+        "contradicted_pairs": sum(len(set(chosen)) > 1 for chosen in repeated),
+        "tied_questions": sum(len(set(each)) < len(each) for each in values.values()),
+        "repeated_judgements": len(again),
+        "changed_judgements": sum(len(set(each)) > 1 for each in again),
+    }
 
 
 def balance(prompts: Sequence[Row], preferences: Sequence[Row]) -> list[Row]:

@@ -1,8 +1,10 @@
 """Rows of other people's data sets as examples: what was asked, what was answered, what was preferred.
 
 Known by their columns: prompt/completion, prompt/chosen/rejected, chosen/rejected alone (whole dialogues, as in HH-RLHF),
-messages, and instruction/input/output (Alpaca). For anything else the sources file says which columns make which field, by
-templates like "{question}". The text of a data set is only ever inserted, never evaluated.
+messages, and instruction/input/output (Alpaca). Feedback of other kinds: prompt/completion with a rank, a rating, a label (true
+or false, as in TRL) or a correction; prompt/completions with ranks or ratings; prompt/answers (Nectar) and
+instruction/completions (UltraFeedback), where each answer carries its rank or score. For anything else the sources file says
+which columns make which field, by templates like "{question}". The text of a data set is only ever inserted, never evaluated.
 """
 
 import difflib
@@ -18,14 +20,21 @@ from tasks.core.files import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FieldName: TypeAlias = Literal["query", "completion", "answer", "kind", "chosen", "rejected", "text"]
+FieldName: TypeAlias = Literal[
+    "query", "completion", "answer", "kind", "chosen", "rejected", "text", "rank", "rating", "label", "annotator"
+]
+FeedbackKind: TypeAlias = Literal["ranking", "rating", "thumbs"]
 ASSISTANT = "\n\nAssistant:"
 SPEAKERS = {"system": "\n\nSystem:", "user": "\n\nHuman:", "assistant": ASSISTANT}
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """query: what is asked, before any instruction; answer: the reference to check against; text: running text, no query."""
+    """query: what is asked, before any instruction; answer: the reference to check against; text: running text, no query.
+
+    rank, rating or label: what `annotator` said of the completion, as the row has it. judged: several completions with what was
+    said of each; scale: what that is.
+    """
 
     id: str
     query: str = ""
@@ -35,6 +44,12 @@ class Example:
     chosen: str | None = None
     rejected: str | None = None
     text: str | None = None
+    rank: Any = None
+    rating: Any = None
+    label: Any = None
+    annotator: str | None = None
+    judged: tuple[tuple[str, Any], ...] = ()
+    scale: FeedbackKind | None = None
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -134,6 +149,43 @@ def _completion(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[s
     return {"query": _get(row, "prompt"), "completion": _get(row, "completion")}
 
 
+def _judged(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
+    said = {name: row.get(name) for name in ("rank", "rating", "label")}
+    annotator = row.get("annotator")
+    return _completion(row, tokenizer) | said | {"annotator": None if annotator is None else str(annotator)}
+
+
+def _correction(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
+    """The correction is preferred to what it corrects."""
+    return {"query": _get(row, "prompt"), "chosen": _get(row, "correction"), "rejected": _get(row, "completion")}
+
+
+def _lists(values: str, scale: FeedbackKind) -> Reader:
+    """Of completions, and of what was said of them."""
+
+    def read(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
+        completions, said = row.get("completions"), row.get(values)
+        if not isinstance(completions, list) or not isinstance(said, list) or len(completions) != len(said):
+            raise InputError(f"`completions` and `{values}` must be lists of the same length")
+        return {"query": _get(row, "prompt"), "judged": tuple(zip(completions, said, strict=True)), "scale": scale}
+
+    return read
+
+
+def _entries(asked: str, answers: str, text: str, value: str, scale: FeedbackKind) -> Reader:
+    """A list of answers, each a mapping with its text and what was said of it."""
+
+    def read(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
+        listed = row.get(answers)
+        if not isinstance(listed, list) or not all(
+            isinstance(entry, dict) and {text, value} <= entry.keys() for entry in listed
+        ):
+            raise InputError(f"`{answers}` must be a list of {{{text}, {value}}}")
+        return {"query": _get(row, asked), "judged": tuple((entry[text], entry[value]) for entry in listed), "scale": scale}
+
+    return read
+
+
 def _alpaca(row: Row, tokenizer: "PreTrainedTokenizerBase | None") -> dict[str, Any]:
     given = row.get("input") or ""
     return {"query": _get(row, "instruction") + (f"\n{given}" if given else ""), "completion": _get(row, "output")}
@@ -143,7 +195,15 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("prompt", "chosen", "rejected"): _pair,
     ("chosen", "rejected"): _dialogues,
     ("messages",): _messages,
+    ("prompt", "completion", "rank"): _judged,
+    ("prompt", "completion", "rating"): _judged,
+    ("prompt", "completion", "label"): _judged,
+    ("prompt", "completion", "correction"): _correction,
     ("prompt", "completion"): _completion,
+    ("prompt", "completions", "ranks"): _lists("ranks", "ranking"),
+    ("prompt", "completions", "ratings"): _lists("ratings", "rating"),
+    ("prompt", "answers"): _entries("prompt", "answers", "answer", "rank", "ranking"),
+    ("instruction", "completions"): _entries("instruction", "completions", "response", "overall_score", "rating"),
     ("instruction", "output"): _alpaca,
 }
 
@@ -187,7 +247,9 @@ def _empty(example: Example) -> str | None:
     """The name of a field that should hold text and does not."""
     asked = {"query": example.query} if example.text is None else {}
     written = {field: getattr(example, field) for field in ("completion", "chosen", "rejected", "text")}
-    return next((field for field, text in (asked | written).items() if text is not None and not text.strip()), None)
+    judged = {f"completion {number}": text for number, (text, _) in enumerate(example.judged)}
+    texts = asked | written | judged
+    return next((field for field, text in texts.items() if text is not None and not str(text).strip()), None)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

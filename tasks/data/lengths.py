@@ -15,6 +15,7 @@ TEXTS: dict[Table, tuple[str, ...]] = {
     "demonstrations": ("prompt", "completion"),
     "prompts": ("prompt", "solution", "mistake"),
     "preferences": ("prompt", "chosen", "rejected"),
+    "feedback": ("prompt", "completion"),
 }
 OPTIONAL = ("solution", "mistake")  # a prompt is of use without them
 

@@ -1,6 +1,7 @@
-"""From sources to what every later stage reads: corpus, demonstrations, prompts, preferences, instructions and the tokenizer.
+"""From sources to what every later stage reads: corpus, demonstrations, prompts, preferences, feedback, and the tokenizer.
 
-Nothing is cleaned in silence: what cannot be used is refused, what is too long is refused or counted, the rest is for the gate.
+Nothing is cleaned in silence: what cannot be used is refused, what is too long is refused or counted, pairs whose sides are one
+text to a model are left out and counted, the rest is for the gate.
 """
 
 from collections import Counter
@@ -16,9 +17,9 @@ from tasks.core.stage import Stage
 from tasks.data.arithmetic import BOOK
 from tasks.data.lengths import fit
 from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets
-from tasks.data.tables import COLUMNS, Tables, add_prompts, collected, generated, training_text
+from tasks.data.tables import COLUMNS, NUMBERS, Tables, add_prompts, collected, generated, training_text, whole_rankings
 from tasks.models.external import pinned
-from tasks.models.text import TaskConfig
+from tasks.models.text import TaskConfig, tell_apart
 from tasks.models.tokenizer import load_tokenizer, train_tokenizer
 
 
@@ -55,6 +56,9 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     if tokenizer is None:
         tokenizer = train_tokenizer(training_text(tables), config.vocab_size)
     fitting = {table: fit(table, rows, tokenizer, task, config.too_long) for table, rows in tables.items()}
+    fitting["feedback"] = whole_rankings(fitting["feedback"], tables["feedback"])
+    pairs = fitting["preferences"]
+    differ = tell_apart(tokenizer, pairs, task.max_new_tokens)
     refuse_empty(fitting, config.sources)
 
     for data_set in data_sets:
@@ -62,9 +66,11 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
         stage.tracker.input(name, pin[:36])  # as long as MLflow lets a digest be
     without_text = sum(data_set.without_text for data_set in data_sets)
     stage.record(**count(tables, fitting), **{"dropped/without_text": without_text}, vocab_size=len(tokenizer))
+    fitting["preferences"] = [row for row, is_pair in zip(pairs, differ, strict=True) if is_pair]
+    stage.record(**{"dropped/degenerate_pairs": differ.count(False), "rows/preferences": len(fitting["preferences"])})
     for table, rows in fitting.items():
         rows = [{column: row[column] for column in COLUMNS[table]} for row in rows]
-        write_table(stage.out(f"data/prepared/{table}.parquet"), rows, COLUMNS[table])
+        write_table(stage.out(f"data/prepared/{table}.parquet"), rows, COLUMNS[table], NUMBERS)
         stage.table(table, rows[:20])
     texts = [{"id": id, "text": text} for id, text in instructions.texts.items()]
     write_json(stage.out("data/prepared/instructions.json"), {"default": instructions.default, "instructions": texts})

@@ -19,7 +19,7 @@ from tasks.data.splits import TEST_SHARE
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences"]
+Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences", "feedback"]
 
 
 class DataSet(Config):

@@ -1,12 +1,12 @@
-"""The rows of the four tables, from the generator or from data sets, with their prompts written out."""
+"""The rows of the five tables, from the generator or from data sets, with their prompts written out."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.data.formats import Example
+from tasks.data.formats import Example, FeedbackKind
 from tasks.data.generate import GenerateConfig, Generator
 from tasks.data.sources import InstructionsConfig, LoadedSet, Table
 from tasks.data.splits import Split, split_of
@@ -19,7 +19,9 @@ COLUMNS: dict[Table, tuple[str, ...]] = {
     "demonstrations": ("id", "query", "instruction_id", "prompt", "completion"),
     "prompts": ("id", "query", "prompt", "answer", "solution", "mistake", "kind", "split"),
     "preferences": ("id", "prompt", "chosen", "rejected", "split"),
+    "feedback": ("id", "prompt", "completion", "kind", "value", "annotator", "split"),
 }
+NUMBERS = ("value",)  # columns that are no text
 
 
 def generated(config: GenerateConfig, instructions: InstructionsConfig, seed: int, max_rows: int | None) -> Tables:
@@ -30,6 +32,7 @@ def generated(config: GenerateConfig, instructions: InstructionsConfig, seed: in
         "demonstrations": generator.demonstrations(min(config.demonstrations, max_rows or config.demonstrations)),
         "corpus": generator.corpus(min(config.corpus, max_rows or config.corpus)),
         "preferences": [],
+        "feedback": [],
     }
 
 
@@ -38,16 +41,20 @@ def collected(data_sets: Iterable[LoadedSet], instruction: str, max_rows: int | 
     tables: Tables = {table: [] for table in COLUMNS}
     for data_set in data_sets:
         for table in data_set.config.tables:
+            if table == "feedback":
+                tables[table] += judged(data_set)
+                continue
             rows = (_row(table, example, _side(example, data_set)) for example in data_set.examples)
             tables[table] += [row for row in rows if row is not None]
     for row in tables["demonstrations"]:
         row["instruction_id"] = instruction
-    return {table: _first(rows, max_rows) for table, rows in tables.items()}
+    first = {table: _first(rows, max_rows) for table, rows in tables.items()}
+    return first | {"feedback": whole_rankings(first["feedback"], tables["feedback"])}
 
 
 def add_prompts(tables: Tables, instructions: InstructionsConfig, prompt_format: str) -> None:
     """Every query with its instruction, the default one where a row names none."""
-    for row in (row for table in ("demonstrations", "prompts", "preferences") for row in tables[table]):
+    for row in (row for table in ("demonstrations", "prompts", "preferences", "feedback") for row in tables[table]):
         instruction = instructions.texts[row.get("instruction_id", instructions.default)]
         row["prompt"] = render(row["query"], instruction, prompt_format)
 
@@ -86,6 +93,54 @@ def _row(table: Table, example: Example, split: Split) -> Row | None:
         case "preferences":
             pair = {field: _need(example, field, table) for field in ("query", "chosen", "rejected")}
             return {"id": example.id, **pair, "split": "train" if split == "train" else "test"}
+        case "feedback":
+            raise ValueError("one example may be several rows of this table: see `judged`")
+
+
+def whole_rankings(kept: list[Row], rows: list[Row]) -> list[Row]:
+    """The kept rows without rankings that have lost a completion: what is left of one would have a gap."""
+    before, after = (Counter(row["id"] for row in each) for each in (rows, kept))
+    return [row for row in kept if row["kind"] != "ranking" or before[row["id"]] == after[row["id"]]]
+
+
+def judged(data_set: LoadedSet) -> list[Row]:
+    """One row per judged completion. Those of one example share its id; where each has a row of its own, those of one query and
+    one annotator were judged together, and share the id of the first."""
+    rows: list[Row] = []
+    questions: dict[tuple[str, str, str], str] = {}
+    for example in data_set.examples:
+        kind, said = _said(example)
+        annotator = example.annotator or "unnamed"
+        together = questions.setdefault((example.query, annotator, kind), example.id)
+        question = {
+            "id": example.id if example.judged else together,
+            "query": _need(example, "query", "feedback"),
+            "kind": kind,
+            "annotator": annotator,
+            "split": "train" if _side(example, data_set) == "train" else "test",
+        }
+        rows += [question | {"completion": text, "value": _number(example, kind, value)} for text, value in said]
+    return rows
+
+
+def _said(example: Example) -> tuple[FeedbackKind, tuple[tuple[str, Any], ...]]:
+    """What kind of feedback the example holds, and of which completions."""
+    if example.scale:
+        return example.scale, example.judged
+    columns: dict[FeedbackKind, Any] = {"ranking": example.rank, "rating": example.rating, "thumbs": example.label}
+    for kind, value in columns.items():
+        if value is not None:
+            return kind, ((_need(example, "completion", "feedback"), value),)
+    raise InputError(f"{example.id}: table feedback needs a rank, a rating or a label; name its column in `columns`")
+
+
+def _number(example: Example, kind: FeedbackKind, value: Any) -> float:
+    """true and false, also as text, are 1 and 0."""
+    word = str(value).strip().lower()
+    try:
+        return float({"true": 1, "false": 0}.get(word, word) if kind == "thumbs" else word)
+    except ValueError:
+        raise InputError(f"{example.id}: {kind} {value!r:.40} is not a number") from None
 
 
 def _need(example: Example, field: str, table: Table) -> str:

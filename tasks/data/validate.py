@@ -18,7 +18,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.data.evidence import Tables, measure_data, measure_preferences
+from tasks.data.evidence import Tables, disagreements, measure_data, measure_preferences
 from tasks.data.prompt_evidence import measure_prompt_log, repeats
 from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.data.verdict import ROWS_NAMED, Finding, sentence, show
@@ -68,18 +68,19 @@ def validate_data(config: ValidateDataConfig, stage: Stage) -> None:
 
 
 def validate_preferences(config: ValidatePreferencesConfig, stage: Stage) -> None:
+    """Ties, and annotators who contradict themselves, are figures, not failures."""
     task = stage.params(TaskConfig)
     allow_contamination = stage.params(ValidateDataConfig).allow_contamination
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
     prompts = read_table(stage.dep("data/prepared/prompts.parquet"))
-    tables = {"preferences": read_table(stage.dep("data/preferences.parquet"))}
-    decide(
-        stage,
-        tables,
-        lambda: measure_preferences(tables["preferences"], prompts, tokenizer, task),
-        config.expectations,
-        allow_contamination,
-    )
+    tables = {name: read_table(stage.dep(f"data/{name}.parquet")) for name in ("preferences", "feedback")}
+
+    def measure() -> tuple[Tables, list[Row]]:
+        stage.record(**disagreements(tables["preferences"], tables["feedback"]))
+        return measure_preferences(tables["preferences"], tables["feedback"], prompts, tokenizer, task)
+
+    decide(stage, tables, measure, config.expectations, allow_contamination)
+    stage.report("reports/validate_preferences")
 
 
 def validate_prompt_log(config: ValidatePromptLogConfig, stage: Stage) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import PositiveInt, field_validator
 
 from tasks.core.config import Config
+from tasks.core.files import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,6 +84,15 @@ def encode_completions_with_ends(
 
 def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
     return encode_completions(tokenizer, [completion])[0]
+
+
+def tell_apart(tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Row], limit: int) -> list[bool]:
+    """Whether chosen and rejected differ in more than the space around them, also within their first `limit` tokens: a pair of
+    which a model sees one text twice teaches nothing."""
+    chosen, rejected = (encode_completions(tokenizer, [row[side] for row in pairs]) for side in ("chosen", "rejected"))
+    ids = [x[:limit] != y[:limit] for x, y in zip(chosen, rejected, strict=True)]
+    texts = [row["chosen"].strip() != row["rejected"].strip() for row in pairs]
+    return [a and b for a, b in zip(ids, texts, strict=True)]
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:

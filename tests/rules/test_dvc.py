@@ -18,6 +18,7 @@ from tests.rules.code import REPO, calls, closure, imports, modules, namespaces,
 SILENT = {"tasks"}  # tasks/__init__.py sets environment variables that change no number
 UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
     "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations", "source.source", "config.encoder",
+    "config.judge.templates",
 }  # fmt: skip
 
 
@@ -138,6 +139,7 @@ def test_what_only_a_run_can_resolve_is_declared(stages):
     assert covered("data/instructions/arithmetic.yaml", deps(stages["prepare_data"]))
     assert covered("data/expectations/data.yaml", deps(stages["validate_data"]))
     assert covered("data/expectations/preferences.yaml", deps(stages["validate_preferences"]))
+    assert covered("data/judge/arithmetic.yaml", deps(stages["collect_preferences"]))
     assert covered("data/expectations/prompt_log.yaml", deps(stages["validate_prompt_log"]))
     for name in ("validate_prompt_log", "prompt_oirl"):
         assert covered("data/prompt_log.parquet", deps(stages[name]))

@@ -65,6 +65,35 @@ def test_alpaca_with_and_without_input() -> None:
     assert [example.query for example in read(*rows)] == ["Add.\n2 and 2", "Say hi.", "Say ho."]
 
 
+def test_what_was_said_of_one_completion() -> None:
+    said = [{"rating": 4, "annotator": 7}, {"rank": 2}, {"label": True}]
+    examples = [example for more in said for example in read({"prompt": "2+2?", "completion": "4"} | more)]
+    assert [(each.rating, each.rank, each.label, each.annotator) for each in examples] == [
+        (4, None, None, "7"), (None, 2, None, None), (None, None, True, None),
+    ]  # fmt: skip
+    columns = {"query": "{q}", "completion": "{response}", "rating": "{helpfulness}"}
+    [example] = read({"q": "2+2?", "response": "4", "helpfulness": 3}, templates=columns)
+    assert (example.completion, example.rating) == ("4", "3")
+
+
+def test_a_correction_is_preferred_to_what_it_corrects() -> None:
+    [example] = read({"prompt": "2+2?", "completion": "5", "correction": "4"})
+    assert example == Example("set-0", query="2+2?", chosen="4", rejected="5")
+
+
+def test_several_completions_in_one_row() -> None:
+    two = (("4", 1), ("5", 2))
+    ranked = read({"prompt": "2+2?", "completions": ["4", "5"], "ranks": [1, 2]})
+    nectar = read({"prompt": "2+2?", "answers": [{"answer": "4", "rank": 1, "model": "x"}, {"answer": "5", "rank": 2}]})
+    assert ranked == nectar == [Example("set-0", query="2+2?", judged=two, scale="ranking")]
+    [rated] = read({"prompt": "2+2?", "completions": ["4", "5"], "ratings": [5, 1]})
+    [ultra] = read({"instruction": "2+2?", "completions": [{"response": "4", "overall_score": 5}]})
+    assert (rated.judged, rated.scale, ultra.judged, ultra.scale) == ((("4", 5), ("5", 1)), "rating", (("4", 5),), "rating")
+    assert "lists of the same length" in refused({"prompt": "a", "completions": ["b"], "ranks": []})
+    assert "a list of {answer, rank}" in refused({"prompt": "a", "answers": [{"answer": "b"}]})
+    assert "the completion 1 is empty" in refused({"prompt": "a", "completions": ["b", " "], "ranks": [1, 2]})
+
+
 def test_templates_make_any_columns_fit_and_add_to_known_ones() -> None:
     row = {"question": "2+2?", "equation": "2+2", "answer": 4.0, "type": "sum"}
     columns = {

@@ -10,10 +10,11 @@ import pytest
 
 from tasks.core.files import Row, digest, read_json, read_jsonl, read_table, write_table
 from tasks.data.evidence import overlap
+from tasks.data.tables import COLUMNS, NUMBERS
 from tests.processes import REPO, Nursery, python
 from tests.tasks.data.conftest import Workspace
 
-PREPARED = [f"data/prepared/{table}.parquet" for table in ("corpus", "demonstrations", "prompts", "preferences")]
+PREPARED = [f"data/prepared/{table}.parquet" for table in ("corpus", "demonstrations", "prompts", "preferences", "feedback")]
 OUTPUTS = [*PREPARED, "data/prepared/instructions.json", "models/tokenizer", "reports/prepare_data"]
 
 
@@ -59,7 +60,7 @@ def test_the_default_is_prepared_bit_for_bit_and_passes_the_gate(
     again = Workspace(tmp_path_factory.mktemp("again"), database, nursery)
     for stage in ("prepare_data", "validate_data"):
         succeed(again, stage)
-    assert len(OUTPUTS) == 7
+    assert len(OUTPUTS) == 8
     for output in [*OUTPUTS, "reports/validate_data"]:
         assert digest(workspace.folder / output) == digest(again.folder / output), output
 
@@ -110,8 +111,19 @@ def test_pairs_are_judged_before_a_reward_model_sees_them(workspace: Workspace) 
     ]
     file = workspace.folder / "data/preferences.parquet"
     write_table(file, pairs)
+    rated = [
+        {"id": row["id"], "prompt": row["prompt"], "completion": row[side], "kind": "rating", "value": value, "annotator": "a"}
+        | {"split": row["split"]}
+        for row in pairs
+        for side, value in (("chosen", 5.0), ("rejected", 1.0))
+    ]
+    write_table(workspace.folder / "data/feedback.parquet", rated)
     succeed(workspace, "validate_preferences")
     assert verdict(workspace, "validate_preferences")["success"]
+    figures = read_json(workspace.folder / "reports/validate_preferences/metrics.json")
+    assert (figures["tied_questions"], figures["contradicted_pairs"]) == (0, 0)
+    write_table(workspace.folder / "data/feedback.parquet", [], COLUMNS["feedback"], NUMBERS)
+    succeed(workspace, "validate_preferences")
 
     pairs[20]["prompt"] = next(row["prompt"] for row in prompts if row["split"] == "test")
     write_table(file, pairs)
@@ -182,6 +194,38 @@ def test_your_own_file_goes_through(workspace: Workspace) -> None:
     assert len(read_table(workspace.folder / "data/prepared/prompts.parquet")) == 60
     digests = {entry.dataset.name: entry.dataset.digest for entry in last_run(workspace)[0].inputs.dataset_inputs}
     assert digests["rows.jsonl"] == hashlib.sha256(GOOD.encode()).hexdigest()[:36]
+
+
+def test_feedback_of_a_data_set_is_prepared(workspace: Workspace) -> None:
+    """Two of three rated completions in rows of their own; a correction that changes nothing is left out and counted."""
+    rows = "".join(
+        json.dumps({"prompt": f"What is {n} and one more?", "completion": text, "rating": rating, "annotator": "ann"}) + "\n"
+        for n in range(60)
+        for text, rating in ((f"{n + 1}", 5), (f"{n}", 1))
+    )
+    corrected = "".join(
+        json.dumps({"prompt": f"What is {n} and two more?", "completion": f"{n}", "correction": f"{n + (n != 7) * 2}"}) + "\n"
+        for n in range(60)
+    )
+    for name, text in (("rows", GOOD), ("rated", rows), ("corrected", corrected)):
+        (workspace.folder / f"{name}.jsonl").write_text(text)
+    more = "".join(
+        f"    {name}: {{file: {name}.jsonl, sha256: {hashlib.sha256(text.encode()).hexdigest()}, tables: [{table}]}}\n"
+        for name, text, table in (("rated", rows, "feedback"), ("corrected", corrected, "preferences"))
+    )
+    workspace.write_sources(sources(GOOD) + more)
+    workspace.set("prepare_data.max_rows", None)
+    succeed(workspace, "prepare_data")
+    feedback = read_table(workspace.folder / "data/prepared/feedback.parquet")
+    assert len(feedback) == 120
+    first, second = feedback[:2]
+    assert first["prompt"].startswith("What is 0 and one more?")
+    assert second == first | {"completion": "0", "value": 1.0}
+    assert (first["id"], first["kind"], first["value"], first["annotator"]) == ("rated-0", "rating", 5.0, "ann")
+    pairs = read_table(workspace.folder / "data/prepared/preferences.parquet")
+    assert (pairs[3]["chosen"], pairs[3]["rejected"], len(pairs)) == ("5", "3", 59)
+    metrics = read_json(workspace.folder / "reports/prepare_data/metrics.json")
+    assert (metrics["dropped/degenerate_pairs"], metrics["rows/preferences"], metrics["rows/feedback"]) == (1, 59, 120)
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "svamp"])

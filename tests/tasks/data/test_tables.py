@@ -10,7 +10,7 @@ from tasks.data.formats import Example
 from tasks.data.lengths import fit
 from tasks.data.sources import DataSet, InstructionsConfig, LoadedSet
 from tasks.data.splits import split_of
-from tasks.data.tables import COLUMNS, add_prompts, at_most, collected, training_text
+from tasks.data.tables import COLUMNS, add_prompts, at_most, collected, training_text, whole_rankings
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import train_tokenizer
 
@@ -47,7 +47,7 @@ def test_prompts_are_written_with_their_instruction() -> None:
     add_prompts(tables, INSTRUCTIONS, "{query}\n{instruction}\n")
     assert tables["demonstrations"][0]["prompt"].endswith("?\nBe long.\n")
     assert tables["prompts"][0]["prompt"].endswith("?\nBe brief.\n")
-    assert all(set(COLUMNS[table]) <= set(rows[0]) for table, rows in tables.items())
+    assert all(set(COLUMNS[table]) <= set(rows[0]) for table, rows in tables.items() if rows)
     held_out = [row["prompt"] for row in tables["prompts"] if row["split"] != "train"]
     assert not set(held_out) & set(training_text(tables))
 
@@ -58,6 +58,35 @@ def test_max_rows_keeps_the_proportion_of_splits() -> None:
     tables = collected([load()], "short", 60)
     assert all(len(rows) <= 60 for rows in tables.values())
     assert set(Counter(row["split"] for row in tables["prompts"])) == {"train", "validation", "test"}
+
+
+def feedback(*examples: Example) -> list[Any]:
+    loaded = LoadedSet(DataSet(tables=["feedback"], file="x", split="train"), list(examples), 0)
+    return collected([loaded], "short", None)["feedback"]
+
+
+def test_completions_of_one_query_and_one_annotator_were_judged_together() -> None:
+    said = [("q", "a", "ann", 1), ("q", "b", "ann", 2), ("q", "a", "bob", 1), ("r", "c", "ann", 1)]
+    rows = feedback(*(Example(f"s-{n}", q, text, rank=rank, annotator=who) for n, (q, text, who, rank) in enumerate(said)))
+    assert [row["id"] for row in rows] == ["s-0", "s-0", "s-2", "s-3"]
+    listed = feedback(*(Example(f"s-{n}", "q", judged=(("a", "1"), ("b", 2)), scale="ranking") for n in range(2)))
+    assert [(row["id"], row["value"]) for row in listed] == [("s-0", 1.0), ("s-0", 2.0), ("s-1", 1.0), ("s-1", 2.0)]
+    assert {row["annotator"] for row in listed} == {"unnamed"}
+
+
+def test_thumbs_are_true_or_false_and_values_are_numbers() -> None:
+    rows = feedback(*(Example(f"s-{n}", "q", "a", label=label) for n, label in enumerate([True, "False", 1, "0"])))
+    assert [(row["kind"], row["value"]) for row in rows] == [("thumbs", 1.0), ("thumbs", 0.0), ("thumbs", 1.0), ("thumbs", 0.0)]
+    with pytest.raises(InputError, match="s-0: rating 'good' is not a number"):
+        feedback(Example("s-0", "q", "a", rating="good"))
+    with pytest.raises(InputError, match="s-0: table feedback needs a rank, a rating or a label"):
+        feedback(Example("s-0", "q", "a"))
+
+
+def test_a_ranking_that_lost_a_completion_is_left_out() -> None:
+    rows = [{"id": id, "kind": kind} for id, kind in (("a", "ranking"), ("a", "ranking"), ("b", "rating"), ("b", "rating"))]
+    assert whole_rankings(rows[1:3], rows) == [rows[2]]
+    assert whole_rankings(rows[:3], rows) == rows[:3]
 
 
 def test_running_text_feeds_the_corpus_and_nothing_else() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.data.evidence import Tables, measure_data, measure_preferences
+from tasks.data.evidence import Tables, disagreements, measure_data, measure_preferences, questions
 from tasks.data.prompt_evidence import measure_prompt_log
 from tasks.data.tables import COLUMNS
 from tasks.data.validate import ExpectationsConfig, Gate
@@ -47,7 +47,16 @@ def good() -> Tables:
         for n, query in enumerate(queries)
     ]
     corpus = [{"text": f"{query}\n#### {n}"} for n, query in enumerate(queries)]
-    return {"corpus": corpus, "demonstrations": demonstrations, "prompts": prompts, "preferences": preferences}
+    values = {"ranking": (1.0, 2.0), "rating": (5.0, 2.0), "thumbs": (1.0, 0.0)}
+    feedback = [
+        {"id": f"f{n}", "prompt": row["prompt"], "completion": row[side], "kind": kind, "value": value, "annotator": "ann"}
+        | {"split": row["split"]}
+        for n, row in enumerate(preferences)
+        for kind in [list(values)[n % 3]]
+        for side, value in zip(("chosen", "rejected"), values[kind], strict=True)
+    ]
+    tables = {"corpus": corpus, "demonstrations": demonstrations, "prompts": prompts, "preferences": preferences}
+    return tables | {"feedback": feedback}
 
 
 def good_log() -> Tables:
@@ -67,8 +76,8 @@ def measured(kind: str, tables: Tables) -> Tables:
         return tables | measure_data(tables, TOKENIZER, TASK)[0]
     if kind == "prompt_log":
         return good_log() | measure_prompt_log(good_log()["prompt_log"])
-    pairs = {"preferences": tables["preferences"]}
-    return pairs | measure_preferences(tables["preferences"], tables["prompts"], TOKENIZER, TASK)[0]
+    judged = {name: tables[name] for name in ("preferences", "feedback")}
+    return judged | measure_preferences(*judged.values(), tables["prompts"], TOKENIZER, TASK)[0]
 
 
 def failures(kind: str, tables: Tables) -> list[Finding]:
@@ -149,6 +158,63 @@ def test_a_held_out_pair_with_a_trained_prompt_is_found() -> None:
     tables = good()
     tables["preferences"][2]["prompt"] = tables["preferences"][BAD]["prompt"]
     assert subjects("preferences", tables) == {"pairs.same": [2]}
+
+
+def spoiled(changes: dict[int, Row]) -> Tables:
+    """Good tables, with these changes to rows of the feedback: rows 2n and 2n + 1 are question n."""
+    tables = good()
+    for index, change in changes.items():
+        tables["feedback"][index] |= change
+    return tables
+
+
+@pytest.mark.parametrize(("changes", "found"), [
+    ({13: {"value": 3.0}}, {"questions.gap": [12]}),  # 1, 3
+    ({12: {"value": 2.0}}, {"questions.gap": [12]}),  # 2, 2
+    ({13: {"value": 1.5}}, {"questions.gap": [12]}),
+    ({13: {"value": 1.0}}, {}),  # a tie
+    ({14: {"value": 6.0}}, {"ratings.value": [4]}),  # the fifth rating, by its place among ratings
+    ({16: {"value": 0.5}}, {"thumbs.value": [4]}),
+    ({14: {"kind": "stars"}}, {"feedback.kind": [14], "questions.kinds": [14]}),
+    ({14: {"prompt": " "}}, {"feedback.prompt": [14], "questions.prompts": [14]}),
+    ({14: {"annotator": "bob"}}, {"questions.annotators": [14]}),
+    ({14: {"split": "test"}}, {"questions.splits": [14], "questions.same": [14]}),
+])  # fmt: skip
+def test_feedback_that_cannot_be_is_found(changes: dict[int, Row], found: dict[str, list[int]]) -> None:
+    assert subjects("preferences", spoiled(changes)) == found
+
+
+def test_ties_may_count_as_one_or_as_many() -> None:
+    def gap(*ranks: float) -> bool:
+        rows = [
+            {"id": "q", "prompt": "p", "kind": "ranking", "annotator": "a", "split": "train", "value": rank} for rank in ranks
+        ]
+        [question] = questions(rows)
+        return bool(question["gap"])
+
+    assert not any(gap(*ranks) for ranks in [(1, 2, 3), (3, 1, 2), (1, 1, 2), (1, 1, 3), (1, 2, 2, 4), (1,)])
+    assert all(gap(*ranks) for ranks in [(2, 3), (1, 3), (1, 1, 4), (0, 1), (1, 2, 2, 5)])
+
+
+def test_feedback_that_contradicts_itself_is_counted() -> None:
+    """Pair 7 is asked again and answered otherwise, pair 8 the same; one completion gets two ratings of one annotator."""
+    tables = good()
+    pair, same = (tables["preferences"][row] for row in (7, 8))
+    turned = pair | {"id": "again", "chosen": pair["rejected"], "rejected": pair["chosen"]}
+    rated = tables["feedback"][14]
+    feedback = [*tables["feedback"], rated | {"id": "again", "value": 3.0}, rated | {"id": "tied"}, rated | {"id": "tied"}]
+    figures = disagreements([*tables["preferences"], turned, same | {"id": "more"}], feedback)
+    assert figures == {
+        "repeated_pairs": 2, "contradicted_pairs": 1, "tied_questions": 1, "repeated_judgements": 1, "changed_judgements": 1,
+    }  # fmt: skip
+
+
+def test_a_pair_that_no_feedback_is_about() -> None:
+    tables = good()
+    tables["feedback"] = [row for row in tables["feedback"] if row["id"] != f"f{BAD}"]
+    assert subjects("preferences", tables) == {"pairs.asked": [BAD]}
+    tables["feedback"] = []
+    assert subjects("preferences", tables) == {}
 
 
 def test_length_that_tells_the_label_is_found() -> None:

@@ -60,11 +60,14 @@ def test_a_data_set_takes_the_place_of_the_annotator(again):
     done = again.run("collect_preferences")
     assert done.code == 0, done.stderr
     assert read_table(again.folder / "data/preferences.parquet") == [row | {"gap": None} for row in rows]
+    assert read_table(again.folder / "data/feedback.parquet") == []
     assert "flip_rate" not in again.receipt("collect_preferences")["metrics"]
 
 
 @pytest.mark.parametrize(("values", "says"), [
-    ({"source": "crowd"}, "must be annotator or dataset"),
+    ({"source": "crowd"}, "must be annotator, judge or dataset"),
+    ({"kind": "stars"}, "kind"),
+    ({"source": "judge", "kind": "rating"}, "source judge compares pairs"),
     ({"num_prompts": 0}, "num_prompts"),
     ({"samples_per_prompt": 0}, "samples_per_prompt"),
     ({"bradley_terry_temperature": 0.0}, "bradley_terry_temperature"),
@@ -121,3 +124,79 @@ def test_no_contrast_where_right_answers_do_not_count(again):
     assert written == {
         row[side] for row in read_table(again.folder / "data/preferences.parquet") for side in ("chosen", "rejected")
     }
+
+
+@pytest.mark.parametrize("kind", ["ranking", "rating", "thumbs"])
+def test_completions_that_are_judged_each_and_the_pairs_they_imply(again, kind):
+    again.set("collect_preferences", kind=kind, bradley_terry_temperature=0.1)
+    done = again.run("collect_preferences")
+    assert done.code == 0, done.stderr
+    feedback = read_table(again.folder / "data/feedback.parquet")
+    assert list(feedback[0]) == ["id", "prompt", "completion", "kind", "value", "annotator", "split"]
+    assert {row["kind"] for row in feedback} == {kind}
+    by_question = {}
+    for row in feedback:
+        by_question.setdefault(row["id"], []).append(row)
+    values = [sorted(row["value"] for row in rows) for rows in by_question.values()]
+    assert min(map(len, values)) >= 2
+    if kind == "ranking":
+        assert all(ranks == list(range(1, len(ranks) + 1)) for ranks in values)
+    else:
+        assert {value for each in values for value in each} <= ({0.0, 1.0} if kind == "thumbs" else {1.0, 2.0, 3.0, 4.0, 5.0})
+    pairs = read_table(again.folder / "data/preferences.parquet")
+    worth = {(row["prompt"], row["completion"]): row["value"] * (-1 if kind == "ranking" else 1) for row in feedback}
+    assert all(worth[row["prompt"], row["chosen"]] > worth[row["prompt"], row["rejected"]] for row in pairs)
+    assert {row["split"] for row in pairs} == {row["split"] for row in feedback} == {"train", "test"}
+    figures = again.receipt("collect_preferences")["metrics"]
+    assert (figures["judged"], figures["pairs"]) == (len(feedback), len(pairs))
+    right = [row["gap"] > 0 for row in pairs if abs(row["gap"]) > 0.5]
+    assert sum(right) > 0.9 * len(right) > 20
+
+
+def test_corrections_are_preferred_to_what_they_correct(again):
+    again.set("collect_preferences", kind="correction")
+    done = again.run("collect_preferences")
+    assert done.code == 0, done.stderr
+    prompts = {row["prompt"]: row for row in read_table(again.folder / "data/prepared/prompts.parquet")}
+    pairs = read_table(again.folder / "data/preferences.parquet")
+    assert all(row["chosen"] == prompts[row["prompt"]]["solution"] != row["rejected"] for row in pairs)
+    assert sum(row["gap"] > 0 for row in pairs) > 0.7 * len(pairs) > 20
+    write_table(again.folder / "data/prepared/prompts.parquet", [row | {"solution": None} for row in prompts.values()])
+    assert "needs prompts with a solution to write" in again.run("collect_preferences").stderr
+
+
+def test_length_bias_and_disagreement_change_the_answers_and_not_the_truth(again, pairs):
+    """A token more is worth three times as much as being right: the longer one is chosen, whatever the gap says."""
+    again.set("collect_preferences", length_bias=3.0, annotators=3, disagreement=0.2)
+    assert again.run("collect_preferences").code == 0
+    biased = read_table(again.folder / "data/preferences.parquet")
+    asked = [{row["prompt"], row["chosen"], row["rejected"]} for row in biased]
+    assert asked == [{row["prompt"], row["chosen"], row["rejected"]} for row in pairs]
+    unequal = [row for row in biased if len(row["chosen"]) != len(row["rejected"])]
+    assert sum(len(row["chosen"]) > len(row["rejected"]) for row in unequal) > 0.9 * len(unequal) > 10
+    assert {abs(row["gap"]) for row in biased} == {abs(row["gap"]) for row in pairs}
+    figures = again.receipt("collect_preferences")["metrics"]
+    assert figures["flip_rate"] == pytest.approx(sum(row["gap"] < 0 for row in biased) / len(biased), abs=1e-6)
+    assert 0.5 < figures["annotator_agreement"] <= 1
+
+
+def test_feedback_of_a_data_set_and_pairs_that_are_one_text(again):
+    """Completions that only space tells apart imply a pair that is left out, and counted."""
+    said = [("A: 1", 5.0), ("A: 2", 1.0), ("A: 2 ", 2.0)]
+    rows = [
+        {"id": f"q{n}", "prompt": f"left {n} Ask.\n", "completion": text, "kind": "rating", "value": value, "annotator": "ann"}
+        | {"split": "test" if n < 2 else "train"}
+        for n in range(6)
+        for text, value in said
+    ]
+    write_table(again.folder / "data/prepared/feedback.parquet", rows)
+    again.set("collect_preferences", source="dataset", kind="rating")
+    done = again.run("collect_preferences")
+    assert done.code == 0, done.stderr
+    assert read_table(again.folder / "data/feedback.parquet") == rows
+    pairs = read_table(again.folder / "data/preferences.parquet")
+    assert {(row["chosen"], row["rejected"]) for row in pairs} == {("A: 1", "A: 2"), ("A: 1", "A: 2 ")}
+    figures = again.receipt("collect_preferences")["metrics"]
+    assert (figures["pairs"], figures["degenerate_pairs"], figures["test_pairs"]) == (12, 6, 4)
+    again.set("collect_preferences", kind="thumbs")
+    assert "names no feedback of kind thumbs" in again.run("collect_preferences").stderr

@@ -1,0 +1,84 @@
+"""params.yaml: collect_preferences. Whose feedback, of what kind, on how much."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from tasks.core.config import Config
+from tasks.feedback.functions import check_components
+
+Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class JudgeConfig(Config):
+    """The judge of source `judge`: a local model, or with `base_url` a model at an OpenAI-compatible endpoint."""
+
+    templates: str
+    model: str
+    model_revision: str | None
+    base_url: str | None
+    rationale_tokens: NonNegativeInt
+    repeat_rate: Share
+    timeout: PositiveFloat  # seconds
+    retries: NonNegativeInt
+    concurrency: PositiveInt
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, value: str | None) -> str | None:
+        """The address is logged and hashed; it is not repeated here, since what is wrong with it may be a key."""
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("an address begins with http:// or https://")
+        if value is not None and any(sign in value for sign in "@?#"):
+            raise ValueError("an address with @, ? or # may hold a key; a key comes from the environment (REALIGN_JUDGE_KEY)")
+        return value
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> Self:
+        if self.base_url is not None and self.model == "sft":
+            raise ValueError("model is sft, but base_url names an endpoint; name a model it serves, or write base_url: null")
+        return self
+
+
+class CollectPreferencesConfig(Config):
+    """params.yaml: collect_preferences"""
+
+    namespace = "collect_preferences"
+
+    source: str
+    kind: Kind
+    num_prompts: PositiveInt
+    held_out_prompts: NonNegativeInt
+    samples_per_prompt: PositiveInt
+    pairs_per_prompt: PositiveInt
+    temperature: PositiveFloat
+    bradley_terry_temperature: PositiveFloat
+    utility: dict[str, FiniteFloat]
+    cost_per_token: NonNegativeFloat
+    length_bias: FiniteFloat
+    annotators: PositiveInt
+    disagreement: NonNegativeFloat
+    decisive_rate: Share
+    contrast_rate: Share
+    judge: JudgeConfig
+
+    @field_validator("utility")
+    @classmethod
+    def _known(cls, value: dict[str, float]) -> dict[str, float]:
+        return check_components(value, "verifier")
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.source == "judge" and self.kind != "pairwise":
+            raise ValueError(f"kind is {self.kind}, but source judge compares pairs; write kind: pairwise")
+        return self
