@@ -30,21 +30,6 @@ def irl_gradient_of_one(demonstration: int, rewards: Sequence[float], logprobs: 
 
 
 def solver_says(written: str, solution: str) -> list[str | None]:
-    """What follows each prefix of a text, character by character; None within a wrong step. A step ends with a full stop."""
-    says: list[str | None] = []
-    for t in range(len(written)):
-        prefix, taken_back = written[:t], 0
-        plan, right = solution, ""  # what is still to be followed, and what of it was followed since the step began
-        wrong = False
-        for character in prefix:
-            if not wrong and character == plan[len(right)]:
-                right += character
-            else:
-                wrong = True
-            if character == "." and wrong:
-                plan = " " + plan if plan == solution and not plan.startswith(" ") else plan
-                right, wrong, taken_back = "", False, taken_back + 1
-            elif character == ".":
-                plan, right, solution = plan[len(right) :], "", plan[len(right) :]
-        says.append(None if wrong else plan[len(right)])
-    return says
+    """What follows each prefix of a text, if the solution begins so; else None."""
+    prefixes = [written[:t] for t in range(len(written))]
+    return [solution[len(prefix)] if solution.startswith(prefix) else None for prefix in prefixes]
