@@ -19,6 +19,14 @@ How this differs from the paper
   - The policy goes on from its weights with updates_per_step optimizer steps on batches of D, instead of being trained anew
     on D in each iteration; what is returned is the last policy, not the best of all.
 
+On the default it closes more than half of the gap between SFT and the solver, which is always right, within a seventh of its
+budget. Greedy accuracy on 100 validation prompts, seeds 0, 1, 2 of the whole chain: SFT .76, .83, .73; after 5 steps with 8
+updates each .91; after 6 steps as in params.yaml .95, .87: 62, 71 and 52 % of the gap.
+
+Tried and dropped: a solver that takes the solution up again after a wrong step, so that the right step would stand below the
+wrong one and the final number be right after all. The policy learned to go on instead of to be right: after all 40 steps
+greedy accuracy had fallen by 8.3 points (300 validation prompts, seed 0), with a KL of 25 nats.
+
 Metrics: those of tasks/feedback/monitor.py, and
   loss/nll                 mean negative log-likelihood of the labels, in nats, mean over the updates of the step
   policy/labelled          share of the visited states in which the expert says something
@@ -104,12 +112,12 @@ class Model:
 
     def __init__(self, config: DaggerConfig, tokenizer: Any, device: str):
         source = pinned(config.expert, config.expert_revision, config.namespace, "expert")
+        self.model = load_model(source, device, config.expert_revision).requires_grad_(False).eval()
         if not same_ids(tokenizer, load_tokenizer(source, config.expert_revision)):
             raise InputError(
                 f"the tokenizer of {config.expert} is not that of models/sft, so its tokens are no labels for the policy; "
                 "set `policy.dagger.expert` to a model that reads by the same one"
             )
-        self.model = load_model(source, device, config.expert_revision).requires_grad_(False).eval()
 
     def labels(self, asked: list[int], rollout: Rollout) -> list[list[int]]:
         says = torch.full_like(rollout.completion_ids, SILENT)

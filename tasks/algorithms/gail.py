@@ -9,8 +9,14 @@ everything at first. The policy's part is one step of RLOO. Where D can tell not
 writes, in the proportions in which the expert does.
 
 Whom the policy imitates (`expert`)
-  demonstrations   those of SFT that answer the default instruction, errors included
   solver           the training prompts' right solutions
+  demonstrations   those of SFT that answer the default instruction, errors included
+
+What can be gained. SFT has cloned the demonstrations already, and 76 % of them are right where SFT's samples are in 48 %: what
+is left to learn from them is what it cloned badly, if D can see it. After 80 updates on samples of the SFT model (default,
+seed 0) it cannot: D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier
+(-.00 among the samples of one prompt). D of the solver's texts by then tells 63 %, correlates by .61, and the best of four
+samples by D is right in 59 %. Hence the default.
 
 Policy and expert answer the same prompts, so that D has nothing but the completions to go by.
 

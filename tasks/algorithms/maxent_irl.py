@@ -16,8 +16,8 @@ relative to the SFT model (Boularias et al. 2011), all w are equal at the start,
 left is told by train/effective_sample_size, and weight_temperature above 1 evens it out for a bias.
 
 Whom the policy imitates (`expert`)
-  demonstrations   those of SFT that answer the default instruction, errors included
   solver           the training prompts' right solutions
+  demonstrations   those of SFT that answer the default instruction, errors included; what can be learned from these: gail.py
 
 How this differs from Finn et al.
   - The expert's completion is one of the candidates of its prompt, as in their section 4.3: without it r_θ could rise for
