@@ -12,11 +12,12 @@ Whom the policy imitates (`expert`)
   solver           the training prompts' right solutions
   demonstrations   those of SFT that answer the default instruction, errors included
 
-What can be gained. SFT has cloned the demonstrations already, and 76 % of them are right where SFT's samples are in 48 %: what
-is left to learn from them is what it cloned badly, if D can see it. After 80 updates on samples of the SFT model (default,
-seed 0) it cannot: D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier
-(-.00 among the samples of one prompt). D of the solver's texts by then tells 63 %, correlates by .61, and the best of four
-samples by D is right in 59 %. Hence the default.
+What can be gained. SFT has cloned the demonstrations already. Of those of all instructions 76 % are right, of SFT's samples 48 %
+(default, seed 0): what is left to learn is what it cloned badly, if D can see it. After 80 updates on samples of the SFT model
+D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier (-.00 among the
+samples of one prompt); at the end of a whole run, 320 updates, it tells 61 %, too late: +1.3 points greedy and +0.8 sampled
+on 300 validation prompts, KL .05, no gain over SFT. D of the solver's texts tells 63 % after 80 updates, correlates by .61, and
+the best of four samples by D is right in 59 %. Hence the default; what the policy makes of it was not measured at full size.
 
 Policy and expert answer the same prompts, so that D has nothing but the completions to go by.
 
