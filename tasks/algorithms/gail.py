@@ -12,7 +12,7 @@ Whom the policy imitates (`expert`)
   solver           the training prompts' right solutions
   demonstrations   those of SFT that answer the default instruction, errors included
 
-What can be gained. SFT has cloned the demonstrations already. Of those of all instructions 76 % are right, of SFT's samples 48 %
+What can be gained. SFT has cloned the demonstrations already. 76 % of all demonstrations are right, 48 % of SFT's samples
 (default, seed 0): what is left to learn is what it cloned badly, if D can see it. After 80 updates on samples of the SFT model
 D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier (-.00 among the
 samples of one prompt); at the end of a whole run, 320 updates, it tells 61 %, too late: +1.3 points greedy and +0.8 sampled
