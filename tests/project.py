@@ -83,6 +83,20 @@ POLICIES: dict[str, dict[str, Any]] = {
         "num_iterations": 12, "steps_per_iteration": 3, "pairs_per_prompt": 2, "min_margin": 0.1, "batch_size": 16,
         "learning_rate": 1.0e-3, "beta": 0.5, "num_validation_prompts": 40,
     },
+    "dagger": ON_POLICY | {
+        "expert": "solver", "expert_revision": None, "num_steps": 20, "updates_per_step": 2, "batch_size": 16,
+        "learning_rate": 3.0e-3,
+    },
+    "gail": ON_POLICY | {
+        "expert": "solver", "num_steps": 40, "micro_batch_size": 16, "learning_rate": 1.0e-3, "kl_coef": 0.05,
+        "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_sum", "discriminator_updates": 8,
+        "discriminator_batch_size": 16, "discriminator_learning_rate": 5.0e-3,
+    },
+    "maxent_irl": {
+        "expert": "solver", "num_steps": 35, "rollout_batch_size": 32, "group_size": 4, "micro_batch_size": 16,
+        "learning_rate": 1.0e-3, "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_sum",
+        "reward_epochs": 2, "reward_batch_size": 4, "reward_learning_rate": 5.0e-3, "weight_temperature": 1.0,
+    },
 }  # fmt: skip
 ALGORITHMS = list(POLICIES)
 

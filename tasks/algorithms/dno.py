@@ -39,9 +39,9 @@ from torch import Tensor
 from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
-from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.feedback.demonstrations import load_solutions
 from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
 from tasks.feedback.pairs import summed_logprobs
 from tasks.feedback.prompts import Prompt, load_prompts
@@ -50,7 +50,7 @@ from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
-from tasks.models.text import TaskConfig, encode_completions
+from tasks.models.text import TaskConfig
 from tasks.rl.preference_losses import dpo_loss
 
 Candidate: TypeAlias = tuple[list[int], float]  # token ids and score
@@ -200,13 +200,6 @@ def train(config: DnoConfig, stage: Stage) -> None:
     stage.record(best_iteration=best.iteration, best_validation_score=best.score)
     save_model(best.policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
-
-
-def load_solutions(stage: Stage, tokenizer: Any) -> dict[str, list[int]]:
-    """Prompt id -> its gold answer as token ids; prompts without one are left out."""
-    rows = [row for row in read_table(stage.dep("data/prepared/prompts.parquet")) if row["solution"] is not None]
-    encoded = encode_completions(tokenizer, [row["solution"] for row in rows])
-    return {row["id"]: ids for row, ids in zip(rows, encoded, strict=True)}
 
 
 def gold_candidates(scorer: Scorer, asked: list[Prompt], solutions: dict[str, list[int]], device: str) -> dict[str, Candidate]:

@@ -120,14 +120,19 @@ def standardise_on(batch: Batch, reward_model: Any, tokenizer: Any) -> Tensor:
     return scores
 
 
-@torch.no_grad()
 def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tensor:
     """Mean 0 and standard deviation 1 over samples of the SFT model: (batch,). tokenizer: what the batch's ids belong to."""
-    batch = as_read_by(reward_model, batch, tokenizer)
+    scores = scores_in_pieces(reward_model, as_read_by(reward_model, batch, tokenizer))
+    return (scores - reward_model.config.score_mean) / reward_model.config.score_std
+
+
+@torch.no_grad()
+def scores_in_pieces(reward_model: Any, batch: Batch) -> Tensor:
+    """raw_scores without gradient, of a batch of any size: (batch,)."""
     scores = torch.zeros(len(batch), device=batch.completion_ids.device)
     for rows, piece in batch.pieces(ROWS_AT_ONCE):
         scores[rows] = raw_scores(reward_model, piece)
-    return (scores - reward_model.config.score_mean) / reward_model.config.score_std
+    return scores
 
 
 def disagreement(reward_models: Sequence[Any], batch: Batch, tokenizer: Any) -> Tensor:

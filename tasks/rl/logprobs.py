@@ -30,6 +30,20 @@ def completion_logprobs(model: Any, batch: PromptsAndCompletions, temperature: f
     return _gather(_completion_outputs(model, batch).logits[:, :-1], batch.completion_ids, temperature)
 
 
+def label_logprobs(model: Any, batch: PromptsAndCompletions, labels: Tensor) -> Tensor:
+    """log π(a_t | x, y_<t) of other tokens in the states that the completions lead through: (batch, time), in nats.
+
+    labels: a_t, (batch, time). The model reads y; what it is asked for at t is a_t, not y_t.
+    """
+    return _gather(_completion_outputs(model, batch).logits[:, :-1], labels, 1.0)
+
+
+@torch.no_grad()
+def likeliest_tokens(model: Any, batch: PromptsAndCompletions) -> Tensor:
+    """argmax_a π(a | x, y_<t) in each of those states: (batch, time)."""
+    return _completion_outputs(model, batch).logits[:, :-1].argmax(-1)
+
+
 def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """The same, and the last hidden state that each token was predicted from: (batch, time, hidden), for a value head."""
     outputs = _completion_outputs(model, batch, output_hidden_states=True)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tasks.core.files import digest, read_table, write_table
-from tasks.models.language import save_model
+from tasks.models.language import load_policy, save_model
 from tasks.models.reward import reward_model_from_policy
 from tasks.models.tokenizer import train_tokenizer
 
@@ -77,6 +77,17 @@ def refused(project, stage, *words):
     ("policy@dno-0", "policy.dno", {"group_size": 1}, "at least 2 completions"),
     ("policy@dno-0", "policy.dno", {"rollout_batch_size": 30}, "must be a multiple of group_size (4)"),
     ("policy@dno-0", "policy.dno", {"min_margin": 0.99}, "differ by policy.dno.min_margin (0.99)"),
+    ("policy@dagger-0", "policy.dagger", {"expert": "no/such/folder"}, "does not exist"),
+    ("policy@dagger-0", "policy.dagger", {"expert": "models/base"}, "write `expert_revision: "),
+    ("policy@dagger-0", "policy.dagger", {"batch_size": 64}, "(64) must be at most rollout_batch_size (32)"),
+    ("policy@dagger-0", "policy.dagger", {"group_size": 5}, "must be a multiple of group_size (5)"),
+    ("policy@gail-0", "policy.gail", {"expert": "solve"}, "'demonstrations' or 'solver'"),
+    ("policy@gail-0", "policy.gail", {"group_size": 1}, "at least 2 completions"),
+    ("policy@gail-0", "policy.gail", {"micro_batch_size": 5}, "must be a multiple of micro_batch_size (5)"),
+    ("policy@gail-0", "policy.gail", {"discriminator_batch_size": 64}, "(64) must be at most rollout_batch_size (32)"),
+    ("policy@maxent_irl-0", "policy.maxent_irl", {"group_size": 1}, "at least 2 completions"),
+    ("policy@maxent_irl-0", "policy.maxent_irl", {"reward_batch_size": 3}, "(8) must be a multiple of reward_batch_size (3)"),
+    ("policy@maxent_irl-0", "policy.maxent_irl", {"weight_temperature": 0.0}, "`policy.maxent_irl.weight_temperature` is 0.0"),
     ("sft", "sft", {"learning_rate": "fast"}, "`sft.learning_rate` is 'fast'"),
     ("sft", "runtime", {"device": "cuda:99"}, "`runtime.device`"),
     ("sft", "runtime", {"threads": 0}, "`runtime.threads`"),
@@ -149,6 +160,34 @@ def test_prompts_without_answers_cannot_be_verified(again):
     path = again.folder / "data/prepared/prompts.parquet"
     write_table(path, [row | {"answer": None} for row in read_table(path)])
     assert refused(again, "policy@grpo-0", "no answers to check")
+
+
+@pytest.mark.parametrize(("stage", "says"), [
+    ("policy@dagger-0", "has no `solution` that the solver could say; set `policy.dagger.expert` to a model"),
+    ("policy@gail-0", "`policy.gail.expert` is solver, but no training prompt has a `solution`"),
+])  # fmt: skip
+def test_prompts_without_solutions_have_no_solver(again, stage, says):
+    path = again.folder / "data/prepared/prompts.parquet"
+    write_table(path, [row | {"solution": None} for row in read_table(path)])
+    assert refused(again, stage, says)
+
+
+def test_demonstrations_of_other_instructions_only(again):
+    path = again.folder / "data/prepared/demonstrations.parquet"
+    write_table(path, [row for row in read_table(path) if row["instruction_id"] != "ask"])
+    again.set("policy.maxent_irl", expert="demonstrations")
+    assert refused(again, "policy@maxent_irl-0", "no demonstration answers the default instruction (`ask`)", "to solver")
+
+
+def test_an_expert_over_other_tokens(again):
+    """Its token ids would be labels for other text."""
+    path = again.folder / "models/base"
+    base, _ = load_policy(path, "cpu")
+    other = train_tokenizer(["other text, other pieces of it"], 300)
+    base.resize_token_embeddings(len(other))
+    save_model(base, other, path)
+    again.set("policy.dagger", expert="models/base", expert_revision=digest(path))
+    assert refused(again, "policy@dagger-0", "the tokenizer of models/base is not that of models/sft")
 
 
 @pytest.mark.parametrize("stage", ["sft", "policy@grpo-0"])
