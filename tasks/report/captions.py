@@ -24,6 +24,7 @@ CAPTIONS = {
     "prompts_success": "Bar: 95 % interval of the gain over the best single prompt. Strokes: one prompt used throughout.",
     "prompts_reliability": "Every pair of query and prompt, by tenths of the predicted chance; larger dots: more calls.",
     "prompts_calibration": "Equally many choices per dot, 95 % intervals. The largest of several guesses promises too much.",
+    "study_curve": "Mean over all subsets of K training prompts; bands: standard deviation over the subsets.",
     "prompts_loss": "Of a pair of query and prompt, on training queries.",
 }
 
