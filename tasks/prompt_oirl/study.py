@@ -7,6 +7,8 @@ honest      The log's own split is ignored. Five folds by question, near-repeats
 published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of K training prompts for the K of `ks`, reward
             accuracy and precision on seen and unseen prompts, and the success of the choice among the training prompts, among
             the unseen ones, and among all. Where questions of the test part are also in train, this flatters: see the gate.
+            All learners but `trees` score an unseen prompt as a weighted mean of the seen ones, so it never comes first, and
+            the choice among all is that among the seen.
 
 Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*; and with K as the step the means over subsets
   curve/seen, curve/unseen, curve/all       success of the choice among these prompts; *_spread: standard deviation over subsets
