@@ -96,12 +96,11 @@ def test_queries_of_one_key_share_a_fold():
     assert all(len(set(fold[3 * group : 3 * group + 3])) == 1 for group in range(10))
 
 
-@pytest.mark.parametrize("learner", ["kernel", "mean"])
-def test_a_subset_fitted_on_shared_work_is_the_fit_of_that_subset(learner):
+def test_a_subset_fitted_on_shared_work_is_the_fit_of_that_subset():
     answers = Answers.of(rows_of(100, prompts=PROMPTS | {"other": "Think in small steps:"}))
-    together, queries = Fitting(answers, None, learner, seed=0), [row["query"] for row in rows_of(10, seed=3)]
+    together, queries = Fitting(answers, None, "kernel", seed=0), [row["query"] for row in rows_of(10, seed=3)]
     for subset in (["steps"], ["plain", "other"]):
-        alone = fit(answers.under(subset), None, learner, seed=0)
+        alone = fit(answers.under(subset), None, "kernel", seed=0)
         np.testing.assert_allclose(together.under(subset).probabilities(queries), alone.probabilities(queries), atol=1e-4)
 
 
