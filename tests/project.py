@@ -18,7 +18,7 @@ from tasks.core.config import read_params
 from tasks.core.files import Row, read_json, write_json, write_table
 from tasks.models.text import render
 from tasks.models.tokenizer import train_tokenizer
-from tests.processes import Done, Nursery, Running
+from tests.processes import REPO, Done, Nursery, Running
 
 INSTRUCTIONS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
 PROMPT_FORMAT = "{query} {instruction}\n"
@@ -140,6 +140,15 @@ PARAMS: dict[str, Any] = {
         "encoder": "models/base", "learner": "finetune", "num_steps": 60, "batch_size": 16, "learning_rate": 3.0e-3,
         "hidden_size": 16,
     },
+    "prompt_oirl_study": {
+        "experiments": ["honest", "published"], "encoder": "data/encoders/tfidf.yaml", "learner": "kernel", "ks": [1, 3],
+    },
+    "propose_prompts": {
+        "num_steps": 6, "members": 2, "ensemble_steps": 30, "sft_steps": 20, "batch_size": 16, "rollout_batch_size": 16,
+        "max_instruction_tokens": 5, "hidden_size": 16, "ensemble_learning_rate": 3.0e-3, "sft_learning_rate": 3.0e-3,
+        "learning_rate": 1.0e-3, "temperature": 1.0, "kl_coef": 0.01, "max_distance": 0.9, "max_disagreement": 0.2,
+        "num_candidates": 3, "num_validation_queries": 20, "num_test_queries": 40,
+    },
     "evaluate": {"num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
 STAGES = {
@@ -150,6 +159,8 @@ STAGES = {
     **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
     "collect_prompt_log": "tasks.prompt_oirl.collect",
     "prompt_oirl": "tasks.prompt_oirl.fit",
+    "prompt_oirl_study": "tasks.prompt_oirl.study",
+    "propose_prompts": "tasks.prompt_oirl.propose",
     "evaluate": "tasks.evaluation.evaluate",
 }
 LONG_STAGES = [name for name in STAGES if name not in ("collect_preferences", "evaluate")]
@@ -199,6 +210,7 @@ def make(folder: Path, database: Path, nursery: Nursery) -> Project:
     """Everything the stages before base_model would have written."""
     shutil.copy(database, folder / "mlflow.db")
     write_params(folder, PARAMS)
+    shutil.copytree(REPO / "data/encoders", folder / "data/encoders")
     prepared = folder / "data/prepared"
     demonstrations, prompts = demonstrations_and_prompts()
     corpus = [{"text": row["prompt"] + row["completion"]} for row in demonstrations]

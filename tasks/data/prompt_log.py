@@ -42,6 +42,17 @@ class PromptLogConfig(Config):
     fold: Annotated[int, Field(ge=0, lt=FOLDS)]
 
 
+class CriticsConfig(Config):
+    """Inside a file of data/prompt_logs: how sure the language model was of each answer to a test query.
+
+    Columns prompt_id, row (the number of the test call under its prompt) and confidence.
+    """
+
+    file: str
+    sha256: str | None = None
+    where: dict[str, str | bool | int] = Field(default_factory=dict)
+
+
 class LogFileConfig(Config):
     """A file of data/prompt_logs: where a log lies, which of its rows, and how its columns are called."""
 
@@ -51,6 +62,7 @@ class LogFileConfig(Config):
     sha256: str | None = None
     where: dict[str, str | bool | int] = Field(default_factory=dict)  # column: the value that its rows must have
     columns: dict[LogColumn, str] = Field(default_factory=dict)
+    critics: CriticsConfig | None = None
 
 
 def read_prompt_log(config: PromptLogConfig, path: Path) -> list[Row]:
@@ -71,6 +83,19 @@ def read_prompt_log(config: PromptLogConfig, path: Path) -> list[Row]:
         raise InputError(f"{path}: the log has no column `split`; set `prompt_log.split: question`, or name it in `columns`")
     if path.suffix == ".yaml":
         _refuse_one_kind(rows, path)
+    return rows
+
+
+def read_critics(path: Path) -> list[Row]:
+    """What the file of data/prompt_logs names as `critics`, if anything: {prompt_id, row, confidence}."""
+    critics = LogFileConfig.load(path).critics if path.suffix == ".yaml" else None
+    if critics is None:
+        return []
+    file = pinned_file(critics.file, critics.sha256, f"{path}: log.critics")
+    rows = list(_taken(read_rows(file), critics.where, file).values())
+    for column in ("prompt_id", "row", "confidence"):
+        if column not in rows[0]:
+            raise InputError(f"{file}: no column `{column}` (`critics` of {path}); there are {', '.join(rows[0])}")
     return rows
 
 

@@ -73,9 +73,17 @@ class Answers:
         return len(self.queries)
 
 
-def folds(queries: Sequence[str], number: int, seed: int) -> Rows:
-    """A fold for each distinct query text, by the order of its hash: (queries,). Folds differ by one query at most."""
-    order = sorted(range(len(queries)), key=lambda index: seeds.derive(seed, "fold", queries[index]))
-    fold = np.empty(len(queries), dtype=int)
-    fold[order] = np.arange(len(queries)) % number
+def folds(keys: Sequence[str], number: int, seed: int) -> Rows:
+    """A fold for each query: (queries,). Those of one key share it; keys go by the order of their hash to the smallest fold.
+
+    keys: the texts themselves, or what near-repeats have in common (tasks/data/prompt_log.py, related).
+    """
+    members: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        members.setdefault(key, []).append(index)
+    fold, sizes = np.empty(len(keys), dtype=int), [0] * number
+    for key in sorted(members, key=lambda key: seeds.derive(seed, "fold", key)):
+        smallest = sizes.index(min(sizes))
+        fold[members[key]] = smallest
+        sizes[smallest] += len(members[key])
     return fold

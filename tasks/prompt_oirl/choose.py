@@ -16,6 +16,8 @@ class Choosing(Protocol):
 
     def probabilities(self, queries: Sequence[str]) -> Any: ...
 
+    def unread(self, queries: Sequence[str]) -> list[int]: ...
+
 
 def load_selector(folder: Path) -> Choosing:
     """Whatever the stage prompt_oirl has fitted into this folder."""
@@ -26,8 +28,9 @@ def load_selector(folder: Path) -> Choosing:
 
 
 def choose(selector: Choosing, queries: Sequence[Any], candidates: Sequence[str]) -> list[Row]:
-    """One row per query {prompt_id, prompt, probability, alternatives}, the alternatives from likely to unlikely.
+    """One row per query {prompt_id, prompt, probability, alternatives, unread_tokens}, alternatives from likely to unlikely.
 
+    unread_tokens: how many tokens at the end of the query the encoder's window left out; 0 if the whole query was read.
     candidates: ids of the prompts to choose among. Raises InputError for unknown ids, for none at all, and for a blank query.
     """
     known = list(selector.prompts)
@@ -47,7 +50,10 @@ def choose(selector: Choosing, queries: Sequence[Any], candidates: Sequence[str]
     if not queries:
         return []
     chances = selector.probabilities(list(queries))[:, [known.index(candidate) for candidate in candidates]]
-    return [_row(dict(zip(candidates, map(float, row), strict=True)), selector.prompts) for row in chances]
+    return [
+        _row(dict(zip(candidates, map(float, row), strict=True)), selector.prompts) | {"unread_tokens": unread}
+        for row, unread in zip(chances, selector.unread(list(queries)), strict=True)
+    ]
 
 
 def _row(chances: dict[str, float], prompts: Any) -> Row:

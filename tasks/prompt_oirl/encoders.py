@@ -7,19 +7,23 @@ transformer, a sentence encoder or the policy itself, after its first `layers` l
 wording of a query than on its meaning, and early layers are better at that here than the last (they are also cheaper).
 `tfidf` needs no model at all.
 
-Vectors are cached by content, in .scratch/embeddings: a text is embedded once per model and depth.
+Vectors are cached by content, in .scratch/embeddings: a text is embedded once per model and depth. A model in service
+(tasks/prompt_oirl/served.py) writes nothing.
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
+from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import digest
+from tasks.models.external import pinned
 from tasks.prompt_oirl.surface import last_sentence, mask_numbers, surface
 
 Array = NDArray[np.float32]
@@ -31,13 +35,51 @@ TOKENS_AT_ONCE = 1024
 CACHE = Path(".scratch/embeddings")
 
 
+class EncoderConfig(Config):
+    """A file of data/encoders: a model outside the repository, or none; layers: so many of its first, null for all."""
+
+    namespace = "encoder"
+
+    source: str | None
+    revision: str | None
+    layers: PositiveInt | None
+
+
+def describe(path: Path) -> EncoderConfig:
+    """A model folder as it is, or what a file of data/encoders says."""
+    if path.suffix != ".yaml":
+        return EncoderConfig(source=str(path), revision=None, layers=None)
+    config = EncoderConfig.load(path)
+    source = pinned(config.source, config.revision, config.namespace, "source", str(path)) if config.source else None
+    return config.model_copy(update={"source": source})
+
+
+class Reads(Protocol):
+    """What reads queries through a window: HiddenStates, or the model of tasks/prompt_oirl/finetune.py."""
+
+    window: int  # tokens
+
+    def unread(self, queries: Sequence[str]) -> list[int]: ...
+
+
+def refuse_too_long(encoder: Reads, queries: Sequence[str], query_ids: dict[str, str]) -> None:
+    """The encoder has seen no position beyond its window."""
+    for query, unread in zip(queries, encoder.unread(queries), strict=True):
+        if unread:
+            raise InputError(
+                f"the prompt log: query {query_ids[query]} is {encoder.window + unread} tokens, the encoder reads "
+                f"{encoder.window}; leave it out, or bring an encoder that reads more (base_model.max_position_embeddings)"
+            )
+
+
 class HiddenStates:
     """The first layers of a transformer from a Hugging Face folder; safetensors only.
 
     In bfloat16: for features as good as float32, and on a recent CPU two to five times as fast.
     """
 
-    def __init__(self, folder: Path, layers: int | None = None):
+    def __init__(self, folder: Path, layers: int | None = None, remembers: bool = True):
+        """layers: so many of its first, None for all. remembers: keeps what it has embedded in .scratch."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -55,11 +97,16 @@ class HiddenStates:
         self.model = model.to(torch.bfloat16)
         self.size = int(model.config.hidden_size)
         self.window = int(model.config.max_position_embeddings)
+        self.remembers = remembers
         self.identity = f"{digest(folder)[:12]}-{layers}"
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
+
+    def unread(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens at the end of each text lie beyond the window."""
+        return [max(0, len(ids) - self.window) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Mean of all hidden states and of those of the last sentence: (texts, 2, size). Texts of like length go together."""
@@ -89,7 +136,9 @@ class HiddenStates:
 
 
 def cached(model: HiddenStates, texts: Sequence[str]) -> Array:
-    """The vectors of the texts, (texts, 2, size); those never seen before are computed and kept."""
+    """The vectors of the texts, (texts, 2, size); those never seen before are computed and kept, if the model remembers."""
+    if not model.remembers:
+        return model.embed(texts)
     file = CACHE / f"{model.identity}.npz"
     names, vectors = np.zeros(0, dtype="S32"), np.zeros((0, 2, model.size), dtype=np.float32)
     if file.exists():

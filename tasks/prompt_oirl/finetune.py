@@ -64,10 +64,14 @@ class FinetunedSelector:
     def tokens(self, queries: Sequence[str]) -> list[list[int]]:
         return encode_prompts(self.tokenizer, list(queries))
 
+    def unread(self, queries: Sequence[str]) -> list[int]:
+        """How many tokens at the end of each query lie beyond the window."""
+        return [max(0, len(ids) - self.window) for ids in self.tokens(queries)]
+
     @torch.no_grad()
     def probabilities(self, queries: Sequence[str]) -> NDArray[np.floating[Any]]:
-        """(queries, prompts), in the order of `prompt_ids`."""
-        tokens, prompts = self.tokens(queries), self.tokens(list(self.prompts.values()))
+        """(queries, prompts), in the order of `prompt_ids`. A query is read as far as the window goes: see `unread`."""
+        tokens, prompts = [ids[: self.window] for ids in self.tokens(queries)], self.tokens(list(self.prompts.values()))
         pieces = [self.reward(tokens[i : i + 128], prompts) for i in range(0, len(tokens), 128)]
         return np.asarray(torch.sigmoid(torch.cat(pieces)).cpu().numpy())
 

@@ -16,7 +16,7 @@ the last fit; champion: the last one whose gain is above 0 with 95 % confidence 
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +31,10 @@ from tasks.core.run import run
 from tasks.core.serving import save_served
 from tasks.core.stage import Stage
 from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
-from tasks.models.external import pinned
 from tasks.prompt_oirl import selector
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.choose import choose, load_selector
-from tasks.prompt_oirl.encoders import HiddenStates
+from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.finetune import finetune, start
 from tasks.prompt_oirl.scores import calibration, choice_rows, prompt_rows
@@ -59,16 +58,6 @@ class PromptOirlConfig(Config):
     hidden_size: PositiveInt
 
 
-class EncoderConfig(Config):
-    """A file of data/encoders: a model outside the repository, or none; layers: so many of its first, null for all."""
-
-    namespace = "encoder"
-
-    source: str | None
-    revision: str | None
-    layers: PositiveInt | None
-
-
 def train(config: PromptOirlConfig, stage: Stage) -> None:
     source = stage.params(PromptLogConfig)
     encoder = describe(stage.dep(config.encoder))
@@ -87,17 +76,12 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
                 f"{config.encoder} names no model to fine-tune; set `prompt_oirl.learner` to mean, kernel, mlp or trees"
             )
         fitted = start(Path(encoder.source), training.prompts, config.hidden_size, stage)
-        refuse_too_long(fitted.tokens, [*training.queries, *test.queries], query_ids, fitted.window)
+        refuse_too_long(fitted, [*training.queries, *test.queries], query_ids)
         finetune(fitted, training, stage, config.num_steps, config.batch_size, config.learning_rate)
     else:
         model = HiddenStates(Path(encoder.source), encoder.layers) if encoder.source else None
         if model:
-            refuse_too_long(
-                lambda queries: model.tokenizer(list(queries))["input_ids"],
-                [*training.queries, *test.queries],
-                query_ids,
-                model.window,
-            )
+            refuse_too_long(model, [*training.queries, *test.queries], query_ids)
         fitted = selector.fit(training, model, config.learner, stage.seed)
 
     chances, best = fitted.probabilities(test.queries), int(training.success.argmax())
@@ -112,18 +96,12 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     register(stage, folder, test.queries[:3])
 
 
-def describe(path: Path) -> EncoderConfig:
-    """A model folder as it is, or what a file of data/encoders says."""
-    if path.suffix != ".yaml":
-        return EncoderConfig(source=str(path), revision=None, layers=None)
-    config = EncoderConfig.load(path)
-    source = pinned(config.source, config.revision, config.namespace, "source", str(path)) if config.source else None
-    return config.model_copy(update={"source": source})
-
-
 def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
-    """The training and the test queries, with the same prompts in the same order. A hole is refused."""
-    prompts = {row["prompt_id"]: row["prompt"] for row in rows}
+    """The training and the test queries, with the same prompts in the same order. A hole is refused.
+
+    A prompt that no training query was asked with is left out: there is nothing to learn about it.
+    """
+    prompts = {row["prompt_id"]: row["prompt"] for row in rows if row["split"] == "train"}
     found = []
     for split in ("train", "test"):
         answers = Answers.of([row for row in rows if row["split"] == split])
@@ -141,18 +119,6 @@ def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
         found.append(answers.under(list(prompts)))
     training, test = found
     return training, test
-
-
-def refuse_too_long(
-    encode: Callable[[Sequence[str]], Sequence[Sequence[int]]], queries: Sequence[str], query_ids: dict[str, str], window: int
-) -> None:
-    """The encoder has seen no position beyond its window."""
-    for query, tokens in zip(queries, encode(queries), strict=True):
-        if len(tokens) > window:
-            raise InputError(
-                f"the prompt log: query {query_ids[query]} is {len(tokens)} tokens, the encoder reads {window}; leave it "
-                "out, or bring an encoder that reads more (base_model.max_position_embeddings)"
-            )
 
 
 def register(stage: Stage, folder: Path, queries: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Learners of r̂ on fixed features: the chance that a seen prompt gets a query right. Each is fit(...) -> arrays, predict(...).
+"""Learners of r̂ on fixed features: the chance that a seen prompt gets a query right. Each makes arrays, and predicts from them.
 
 kernel   Ridge regression on rates with k(x, z) = exp(-GAMMA |x - z|), the Laplace kernel: smooth at a distance and sharp enough
          close by to remember a story that differs in its numbers only. With μ_j the mean of prompt j,
@@ -15,7 +15,7 @@ All but `trees` score prompts they have seen; tasks/prompt_oirl/selector.py says
 Arrays are float32 or int32, so a learner is stored as a plain .npz.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,8 @@ HIDDEN_SIZE = 64
 STEPS, BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, ENSEMBLE = 600, 128, 6.0e-3, 1.0e-2, 2
 
 
-def fit_kernel(features: Array, answers: Answers, seed: int) -> State:
+def solve_kernel(features: Array, answers: Answers, seed: int) -> State:
+    """α for each column of residuals on its own. It is linear in them, so any subset of the prompts is combined from this."""
     from scipy.linalg import cho_factor, cho_solve
 
     kept = np.sort(np.random.default_rng(seeds.derive(seed, "landmarks")).permutation(len(answers))[:LANDMARKS])
@@ -48,20 +49,21 @@ def fit_kernel(features: Array, answers: Answers, seed: int) -> State:
     axes = np.linalg.eigh(np.cov(features - centre, rowvar=False))[1][:, ::-1][:, :AXES].astype(np.float32)
     points = (features - centre) @ axes
     kernel = laplace(points, points)
-    residuals = answers.rates - answers.success
-    ease = residuals.mean(axis=1, keepdims=True)
-    weights = np.zeros(residuals.shape)
-    for target, noise in ((ease, NOISE["ease"]), (residuals - ease, NOISE["difference"])):
+    residuals = (answers.rates - answers.success).astype(np.float32)
+    solved: State = {"kernel.centre": centre, "kernel.axes": axes, "kernel.points": points}
+    for part, noise in NOISE.items():
         ridge = kernel.copy()
         ridge[np.diag_indices_from(ridge)] += (noise / answers.passes).astype(np.float32)
-        weights += cho_solve(cho_factor(ridge, overwrite_a=True), target.astype(np.float32))
-    return {
-        "kernel.centre": centre,
-        "kernel.axes": axes,
-        "kernel.points": points,
-        "kernel.weights": weights.astype(np.float32),
-        "kernel.means": answers.success.astype(np.float32),
-    }
+        solved[part] = cho_solve(cho_factor(ridge, overwrite_a=True), residuals)
+    return solved
+
+
+def combine_kernel(solved: State, answers: Answers, columns: Sequence[int]) -> State:
+    """Of the prompts in these columns. answers: under these prompts alone."""
+    ease, difference = (solved[part][:, columns] for part in NOISE)
+    weights = difference + (ease - difference).mean(axis=1, keepdims=True)
+    shared = {name: array for name, array in solved.items() if name not in NOISE}
+    return shared | {"kernel.weights": weights, "kernel.means": answers.success.astype(np.float32)}
 
 
 def predict_kernel(state: State, features: Array) -> Array:
@@ -125,10 +127,6 @@ def predict_mlp(state: State, features: Array) -> Array:
     return chances
 
 
-def fit_mean(features: Array, answers: Answers, seed: int) -> State:
-    return fit_kernel(features, answers, seed) | fit_mlp(features, answers, seed)
-
-
 def predict_mean(state: State, features: Array) -> Array:
     return (predict_kernel(state, features) + predict_mlp(state, features)) / 2
 
@@ -137,5 +135,4 @@ def sigmoid(logits: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))))
 
 
-FIT: dict[str, Callable[[Array, Answers, int], State]] = {"kernel": fit_kernel, "mlp": fit_mlp, "mean": fit_mean}
 PREDICT: dict[str, Callable[[State, Array], Array]] = {"kernel": predict_kernel, "mlp": predict_mlp, "mean": predict_mean}

@@ -24,7 +24,7 @@ from tasks.core import seeds
 from tasks.core.files import read_json, write_json
 from tasks.prompt_oirl.answers import Answers, Array, folds
 from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
-from tasks.prompt_oirl.learners import FIT, PREDICT, State, sigmoid
+from tasks.prompt_oirl.learners import PREDICT, State, combine_kernel, fit_mlp, sigmoid, solve_kernel
 from tasks.prompt_oirl.trees import fit_trees, predict_trees
 
 TEMPERATURE = 0.1
@@ -44,12 +44,24 @@ class Selector:
 
     def probabilities(self, queries: Sequence[str], prompts: dict[str, str] | None = None) -> Array:
         """(queries, prompts), in the order of `prompt_ids`, or of other prompts by their texts."""
-        features = self.encoder.encode(queries)
-        chances = _chances(self.learner, self.weights, features, self.encoder, prompts or self.prompts)
-        if prompts is not None and self.learner != "trees":
-            chances = chances @ similarity(self.encoder.model, list(prompts.values()), list(self.prompts.values())).T
+        scored = self.score(self.encoder.encode(queries), list((prompts or {}).values()))
+        return scored if prompts is None else scored[:, len(self.prompts) :]
+
+    def score(self, features: Array, others: Sequence[str] = ()) -> Array:
+        """(queries, own prompts and then others), of features of this encoder. others: texts of prompts without any label."""
+        own = list(self.prompts.values())
+        if self.learner == "trees":
+            chances = predict_trees(self.weights, features, embed_prompts(self.encoder.model, [*own, *others]))
+        else:
+            chances = PREDICT[self.learner](self.weights, features)
+            if others:
+                chances = np.concatenate([chances, chances @ similarity(self.encoder.model, others, own).T], axis=1)
         slope, shift = self.weights["calibration"]
         return np.clip(sigmoid(slope * logit(chances) + shift), FLOOR, 1 - FLOOR)
+
+    def unread(self, queries: Sequence[str]) -> list[int]:
+        """How many tokens at the end of each query the encoder does not read."""
+        return self.encoder.model.unread(queries) if self.encoder.model else [0] * len(queries)
 
     def save(self, folder: Path) -> None:
         write_json(folder / "prompts.json", self.prompts)
@@ -62,24 +74,51 @@ class Selector:
     @classmethod
     def load(cls, folder: Path) -> "Selector":
         says = read_json(folder / "selector.json")
-        model = HiddenStates(folder / "encoder") if says["has_encoder"] else None
+        model = HiddenStates(folder / "encoder", remembers=False) if says["has_encoder"] else None
         encoder = Encoder(model, _arrays(folder / "features.npz"))
         return cls(read_json(folder / "prompts.json"), encoder, says["learner"], _arrays(folder / "weights.npz"))
 
 
 def fit(answers: Answers, model: HiddenStates | None, learner: str, seed: int) -> Selector:
     """Of a table with no holes. learner: kernel, mlp, mean or trees. model: None for TF-IDF and surface features alone."""
-    encoder = Encoder.fit(model, answers.queries)
-    features = encoder.encode(answers.queries)
-    weights = _fit(learner, features, answers, encoder, seed)
-    if learner == "trees":  # as published
-        return Selector(answers.prompts, encoder, learner, weights | {"calibration": np.array([1.0, 0.0])})
-    held_back = folds(answers.queries, 5, seeds.derive(seed, "calibration")) == 0
-    first, rest = np.flatnonzero(~held_back), np.flatnonzero(held_back)
-    trial = _fit(learner, features[first], answers.of_rows(first), encoder, seed)
-    chances = _chances(learner, trial, features[rest], encoder, answers.prompts)
-    weights["calibration"] = platt(chances, answers.of_rows(rest))
-    return Selector(answers.prompts, encoder, learner, weights)
+    return Fitting(answers, model, learner, seed).under(list(answers.prompts))
+
+
+class Fitting:
+    """What the fits on any subset of the prompts have in common, computed once: features, and the kernel's equations."""
+
+    def __init__(self, answers: Answers, model: HiddenStates | None, learner: str, seed: int):
+        self.answers, self.learner, self.seed = answers, learner, seed
+        self.encoder = Encoder.fit(model, answers.queries)
+        self.features = self.encoder.encode(answers.queries)
+        held_back = folds(answers.queries, 5, seeds.derive(seed, "calibration")) == 0
+        self.rest, self.parts = np.flatnonzero(held_back), [np.arange(len(answers)), np.flatnonzero(~held_back)]
+        self.solved: list[State] = []
+        if learner in ("kernel", "mean"):
+            self.solved = [solve_kernel(self.features[rows], answers.of_rows(rows), seed) for rows in self.parts]
+
+    def under(self, prompt_ids: Sequence[str]) -> Selector:
+        answers = self.answers.under(prompt_ids)
+        weights = self._fit(answers, 0)
+        if self.learner == "trees":  # as published
+            return Selector(answers.prompts, self.encoder, self.learner, weights | {"calibration": np.array([1.0, 0.0])})
+        trial = self._fit(answers, 1)
+        chances = PREDICT[self.learner](trial, self.features[self.rest])
+        weights["calibration"] = platt(chances, answers.of_rows(self.rest))
+        return Selector(answers.prompts, self.encoder, self.learner, weights)
+
+    def _fit(self, answers: Answers, part: int) -> State:
+        """part: 0 for all queries, 1 for those the calibration does not need."""
+        features, columns = self.features[self.parts[part]], [list(self.answers.prompts).index(id) for id in answers.prompts]
+        answers = answers.of_rows(self.parts[part])
+        if self.learner == "trees":
+            return fit_trees(features, embed_prompts(self.encoder.model, list(answers.prompts.values())), answers, self.seed)
+        weights: State = {}
+        if self.learner in ("kernel", "mean"):
+            weights |= combine_kernel(self.solved[part], answers, columns)
+        if self.learner in ("mlp", "mean"):
+            weights |= fit_mlp(features, answers, self.seed)
+        return weights
 
 
 def platt(chances: Array, answers: Answers) -> Array:
@@ -116,18 +155,6 @@ def embed_prompts(model: HiddenStates | None, prompts: Sequence[str]) -> Array:
 def logit(chances: Array) -> Array:
     clipped = np.clip(chances, FLOOR, 1 - FLOOR)
     return np.asarray(np.log(clipped / (1 - clipped)))
-
-
-def _fit(learner: str, features: Array, answers: Answers, encoder: Encoder, seed: int) -> State:
-    if learner == "trees":
-        return fit_trees(features, embed_prompts(encoder.model, list(answers.prompts.values())), answers, seed)
-    return FIT[learner](features, answers, seed)
-
-
-def _chances(learner: str, weights: State, features: Array, encoder: Encoder, prompts: dict[str, str]) -> Array:
-    if learner == "trees":
-        return predict_trees(weights, features, embed_prompts(encoder.model, list(prompts.values())))
-    return PREDICT[learner](weights, features)
 
 
 def _arrays(file: Path) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from html import escape
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.report import gates, prompt_charts, prompts
+from tasks.report import gates, prompt_charts, prompt_study, prompts
 from tasks.report.drawing import house_style
+from tasks.report.prompt_study import Study, read_study
 from tasks.report.recorded_prompts import PromptOirl, read_prompt_oirl
 from tasks.report.template import PROMPTS_BANNER, fill, marked
 from tasks.report.wording import prompt_summary, prompt_verdict
@@ -22,18 +23,18 @@ class ReportPromptsConfig(Config):
 
 
 def report(config: ReportPromptsConfig, stage: Stage) -> None:
-    recorded = read_prompt_oirl(stage)
+    recorded, study = read_prompt_oirl(stage), read_study(stage)
     with house_style():
-        stage.out("reports/prompts.html").write_text(page(recorded), encoding="utf-8")
+        stage.out("reports/prompts.html").write_text(page(recorded, study), encoding="utf-8")
 
 
-def page(recorded: PromptOirl) -> str:
+def page(recorded: PromptOirl, study: Study) -> str:
     drawn = {name: figure for name, figure in prompt_charts.charts(recorded).items() if figure}
     content = prompts.section(recorded, drawn)
-    parts = {
-        "prompts": ("Prompt-OIRL", marked(content) if recorded.contaminated else content),
-        "validation": ("Data validation", gates.gate("validate_prompt_log", recorded.verdict)),
-    }
+    parts = {"prompts": ("Prompt-OIRL", marked(content) if recorded.contaminated else content)}
+    if study.figures:
+        parts["study"] = ("Experiments on the whole log", prompt_study.section(study))
+    parts["validation"] = ("Data validation", gates.gate("validate_prompt_log", recorded.verdict))
     banner = PROMPTS_BANNER if recorded.contaminated else ""
     return fill(banner, escape(prompt_verdict(recorded)), prompt_summary(recorded), parts)
 

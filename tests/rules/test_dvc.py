@@ -141,7 +141,7 @@ def test_what_only_a_run_can_resolve_is_declared(stages):
     assert covered("data/expectations/preferences.yaml", deps(stages["validate_preferences"]))
     assert covered("data/judge/arithmetic.yaml", deps(stages["collect_preferences"]))
     assert covered("data/expectations/prompt_log.yaml", deps(stages["validate_prompt_log"]))
-    for name in ("validate_prompt_log", "prompt_oirl"):
+    for name in ("validate_prompt_log", "prompt_oirl", "prompt_oirl_study"):
         assert covered("data/prompt_log.parquet", deps(stages[name]))
 
 

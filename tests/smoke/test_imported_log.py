@@ -37,7 +37,9 @@ def execute(folder: Path, command: str, shared: Path) -> subprocess.CompletedPro
 def test_only_the_gate_the_fit_and_the_page_run(folder: Path, shared: Path) -> None:
     done = execute(folder, BY_QUESTION, shared)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {file.stem for file in (folder / "runs").glob("*.json")} == {"validate_prompt_log", "prompt_oirl", "report_prompts"}
+    assert {file.stem for file in (folder / "runs").glob("*.json")} == {
+        "validate_prompt_log", "prompt_oirl", "prompt_oirl_study", "report_prompts",
+    }  # fmt: skip
     metrics = read_json(folder / "reports/prompt_oirl/metrics.json")
     assert (metrics["contaminated"], metrics["best_prompt_success"] > 0.6, metrics["auc"] > 0.7) == (0, True, True)
     assert "Contaminated" not in (folder / "reports/prompts.html").read_text().replace("Contamination", "")

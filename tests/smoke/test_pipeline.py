@@ -23,7 +23,8 @@ BIN = Path(sys.executable).parent
 STAGES = {
     "prepare_data", "validate_data", "base_model", "sft", "collect_preferences", "validate_preferences", "reward_model",
     "policy@ppo-0", "policy@grpo-0", "policy@dpo-0", "policy@raft-0",
-    "collect_prompt_log", "validate_prompt_log", "prompt_oirl", "evaluate", "imitation", "report", "report_prompts",
+    "collect_prompt_log", "validate_prompt_log", "prompt_oirl", "prompt_oirl_study", "propose_prompts", "evaluate", "imitation",
+    "report", "report_prompts",
 }  # fmt: skip
 
 

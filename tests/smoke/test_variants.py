@@ -23,6 +23,8 @@ tasks.algorithms.raft --seed 0
 tasks.prompt_oirl.collect
 tasks.data.validate prompt_log
 tasks.prompt_oirl.fit
+tasks.prompt_oirl.study
+tasks.prompt_oirl.propose
 tasks.report.prompt_page
 tasks.evaluation.evaluate
 tasks.imitation.study

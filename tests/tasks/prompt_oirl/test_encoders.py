@@ -7,7 +7,7 @@ from tasks.core.errors import InputError
 from tasks.models.language import build_model, save_model
 from tasks.models.tokenizer import train_tokenizer
 from tasks.prompt_oirl import encoders
-from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
+from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached, refuse_too_long
 from tasks.prompt_oirl.selector import Selector, fit
 from tests.tasks.prompt_oirl.test_selector import Answers, rows_of
 
@@ -77,3 +77,20 @@ def test_a_selector_brings_its_encoder_along(folder, tmp_path):
     fitted.save(tmp_path / "model")
     queries = [row["query"] for row in rows_of(10, seed=4)]
     np.testing.assert_array_equal(Selector.load(tmp_path / "model").probabilities(queries), fitted.probabilities(queries))
+
+
+def test_a_selector_in_service_keeps_nothing_and_tells_what_it_did_not_read(folder, tmp_path):
+    fit(Answers.of(rows_of(60)), HiddenStates(folder, 2), "kernel", seed=0).save(tmp_path / "model")
+    kept = {file: file.stat().st_mtime_ns for file in encoders.CACHE.iterdir()}
+    served = Selector.load(tmp_path / "model")
+    assert served.probabilities(["A query that nobody has asked."]).shape == (1, 2)
+    assert {file: file.stat().st_mtime_ns for file in encoders.CACHE.iterdir()} == kept
+    long = "apples " * 200
+    beyond = len(served.encoder.model.tokenizer(long)["input_ids"]) - 96
+    assert served.unread(["Bob sings.", long]) == [0, beyond]
+    assert beyond > 0
+
+
+def test_a_query_beyond_the_window_is_refused_before_a_fit(folder):
+    with pytest.raises(InputError, match=r"query q7 is \d+ tokens, the encoder reads 96; leave it out"):
+        refuse_too_long(HiddenStates(folder, 1), ["Bob sings.", "apples " * 200], {"Bob sings.": "q6", "apples " * 200: "q7"})

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from tasks.core.errors import InputError
-from tasks.prompt_oirl import experiment
 from tasks.prompt_oirl.answers import Answers, folds
 from tasks.prompt_oirl.encoders import Encoder
-from tasks.prompt_oirl.experiment import honest, prompt_ids, published, self_critique
 from tasks.prompt_oirl.figures import figures, weighted_bootstrap
-from tasks.prompt_oirl.selector import Selector, fit, platt, similarity
+from tasks.prompt_oirl.selector import Fitting, Selector, fit, platt, similarity
 from tasks.prompt_oirl.surface import last_sentence, mask_numbers, surface
 
 PROMPTS = {"plain": "The answer is:", "steps": "Let's think step by step:"}
@@ -91,25 +89,19 @@ def test_folds_share_no_text_and_differ_by_one_query_at_most(answers):
     assert folds(answers.queries, 5, 1).tolist() != fold.tolist()
 
 
-def test_no_fit_ever_sees_a_text_it_is_scored_on(monkeypatch):
-    """Neither directly nor for TF-IDF, calibration or the best prompt: all a fit gets is the other four folds."""
-    rows = rows_of(60) + [row | {"query_id": f"again {row['query_id']}"} for row in rows_of(60)]
-    seen, scored = [], []
+def test_queries_of_one_key_share_a_fold():
+    keys = [str(index // 3) for index in range(30)]
+    fold = folds(keys, 5, 0)
+    assert sorted(np.bincount(fold)) == [6] * 5
+    assert all(len(set(fold[3 * group : 3 * group + 3])) == 1 for group in range(10))
 
-    class Spy:
-        def probabilities(self, queries, prompts=None):
-            scored.append(set(queries))
-            return np.full((len(queries), 2), 0.5)
 
-    def spy_fit(answers, model, learner, seed):
-        seen.append(set(answers.queries))
-        return Spy()
-
-    monkeypatch.setattr(experiment, "fit", spy_fit)
-    honest(rows, None, "mean", seed=0)
-    assert len(seen) == len(scored) == 5
-    assert all(not one & other for one, other in zip(seen, scored, strict=True))
-    assert set().union(*scored) == {row["query"] for row in rows}
+def test_a_subset_fitted_on_shared_work_is_the_fit_of_that_subset():
+    answers = Answers.of(rows_of(100, prompts=PROMPTS | {"other": "Think in small steps:"}))
+    together, queries = Fitting(answers, None, "kernel", seed=0), [row["query"] for row in rows_of(10, seed=3)]
+    for subset in (["steps"], ["plain", "other"]):
+        alone = fit(answers.under(subset), None, "kernel", seed=0)
+        np.testing.assert_allclose(together.under(subset).probabilities(queries), alone.probabilities(queries), atol=1e-4)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -168,23 +160,6 @@ def test_platt_undoes_overconfidence():
     slope, shift = platt(1 / (1 + np.exp(-announced)), table)
     assert slope == pytest.approx(0.5, abs=0.06)
     assert shift == pytest.approx(0, abs=0.1)
-
-
-def test_published_reports_every_subset_and_the_unseen_prompts():
-    rows = rows_of(80) + rows_of(40, seed=1, split="test", prompts=PROMPTS | {"other": "Think in small steps:"})
-    assert prompt_ids(rows) == (["plain", "steps"], ["other"])
-    found = published(rows, None, "kernel", seed=0, ks=[1, 2])
-    assert [one["prompts"] for one in found] == [["plain"], ["steps"], ["plain", "steps"]]
-    assert found[2]["seen"]["success"] > found[2]["seen"]["best_prompt_success"] == found[2]["single"][found[2]["best_prompt"]]
-    assert found[0]["seen"]["gain"] == 0.0
-    assert set(found[2]) == {"k", "prompts", "best_prompt", "seen", "unseen", "all", "single"}
-
-
-def test_self_critique_takes_the_answer_the_model_is_surest_of():
-    rows = [row | {"correct": correct} for row, correct in zip(rows_of(2, split="test"), [1, 0, 0, 1], strict=True)]
-    sure = [("plain", 0, 0.9), ("steps", 0, 0.1), ("plain", 1, 0.6), ("steps", 1, None)]
-    critics = [{"prompt_id": id, "row": row, "confidence": value} for id, row, value in sure]
-    assert self_critique(rows, critics, list(PROMPTS)) == 0.5
 
 
 def test_surface_of_a_story():

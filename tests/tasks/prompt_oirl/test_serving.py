@@ -30,7 +30,9 @@ QUERIES = ["left ab", "right ba"]
 
 def selector(prompts: dict[str, str] = PROMPTS) -> Any:
     return SimpleNamespace(
-        prompts=prompts, probabilities=lambda queries: np.array([CHANCES[query.split()[0]] for query in queries])
+        prompts=prompts,
+        probabilities=lambda queries: np.array([CHANCES[query.split()[0]] for query in queries]),
+        unread=lambda queries: [max(0, len(query.split()) - 4) for query in queries],
     )
 
 
@@ -39,8 +41,14 @@ def test_the_likeliest_prompt_and_its_alternatives() -> None:
     assert left == {
         "prompt_id": "go", "prompt": "Go.", "probability": 0.9,
         "alternatives": [{"prompt_id": "ask", "probability": 0.5}, {"prompt_id": "stop", "probability": 0.2}],
+        "unread_tokens": 0,
     }  # fmt: skip
     assert (right["prompt_id"], right["probability"]) == ("stop", 0.8)
+
+
+def test_what_the_window_left_out_is_told() -> None:
+    answered = choose(selector(), ["left ab", "left ab and two more words"], ["go"])
+    assert [each["unread_tokens"] for each in answered] == [0, 2]
 
 
 def test_only_candidates_are_chosen() -> None:

@@ -98,6 +98,8 @@ class Run:
             {"by": by, "group": group, "pairs": 97, "accuracy": 0.7531, "accuracy_low": 0.6512, "accuracy_high": 0.8345}
             for by, group in (("kind", "right against wrong"), ("margin", "0.00 to 1.00"), ("gap", "0.02 to <b>"))
         ]
+        self.study: dict[str, float] = {}  # experiments on the whole log: none, unless a test asks for them
+        self.curve: list[Row] = []
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
         self.histories = {
             "base_model": [{"step": 10 * i, "loss/nll": 6 / (i + 1)} for i in range(STEPS)],
@@ -120,6 +122,9 @@ class Run:
                 write_json(reports / name / "history.json", history)
         write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
         write_json(reports / "prompt_oirl/metrics.json", self.metrics["prompt_oirl"])
+        write_json(reports / "prompt_oirl_study/metrics.json", self.study)
+        if self.curve:
+            write_table(reports / "prompt_oirl_study/curve.parquet", self.curve)
         for name in ("prompts", "choices", "calibration"):
             if rows := getattr(self, name):
                 write_table(reports / f"prompt_oirl/{name}.parquet", rows)

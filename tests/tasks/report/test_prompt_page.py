@@ -11,6 +11,7 @@ import pytest
 from tasks.core.files import digest, files_of, read_json, write_json
 from tasks.report import prompt_charts, prompt_page
 from tasks.report.drawing import house_style
+from tasks.report.prompt_study import read_study
 from tasks.report.recorded_prompts import PromptOirl, read_prompt_oirl
 from tasks.report.template import LEAK
 from tasks.report.wording import prompt_verdict
@@ -28,8 +29,9 @@ def load(run: Run) -> PromptOirl:
 
 
 def own_page(run: Run) -> str:
+    stage: Any = SimpleNamespace(dep=Path)
     with house_style():
-        return prompt_page.page(load(run.write()))
+        return prompt_page.page(load(run.write()), read_study(stage))
 
 
 def test_every_recorded_figure_is_on_its_own_page(make_run: MakeRun) -> None:
@@ -37,6 +39,32 @@ def test_every_recorded_figure_is_on_its_own_page(make_run: MakeRun) -> None:
     values = {value for value, _ in Reader(own_page(run)).values}
     assert {value for key, value in run.metrics["prompt_oirl"].items() if key != "contaminated"} <= values
     assert {row[key] for row in run.prompts for key in ("train_success", "test_success")} <= values
+
+
+def test_experiments_are_shown_where_there_are_any(make_run: MakeRun) -> None:
+    run = make_run()
+    assert 'id="study"' not in own_page(run)
+    honest = {"success": 0.6461, "best_prompt_success": 0.6333, "gain": 0.0131, "gain_low": 0.0087, "gain_high": 0.0178}
+    run.study = {f"honest.seen.{name}": value for name, value in honest.items()}
+    run.study |= {"contaminated": 1.0, "single.steps": 0.6111, "self_critique": 0.5577}
+    names = ("seen", "unseen", "all", "best_prompt", "random", "oracle", "seen_accuracy", "seen_precision", "unseen_accuracy")
+    run.curve = [
+        {"k": k} | {name: 0.4 + 0.05 * k + 0.001 * i for i, name in enumerate(names)} | {"seen_spread": 0.02} for k in (1, 2)
+    ]
+    for row in run.curve:
+        row |= {
+            "unseen_spread": 0.01,
+            "all_spread": 0.01,
+            "best_prompt_spread": 0.03,
+            "random_spread": 0.0,
+            "oracle_spread": 0.0,
+        }
+    html = own_page(run)
+    values = {value for value, _ in Reader(html).values}
+    assert {*honest.values(), 0.6111, 0.5577, *(row[name] for row in run.curve for name in names)} <= values
+    study = html[html.index('<section id="study">') : html.index('<section id="validation">')]
+    assert study.count(f"<caption>{LEAK}") == study.count(f"<figcaption>{LEAK}") == 1  # the published split leaks
+    assert study.index("Five folds") < study.index(LEAK)
 
 
 def test_every_choice_can_be_read(make_run: MakeRun) -> None:

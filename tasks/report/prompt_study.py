@@ -1,0 +1,97 @@
+"""The experiments on a whole prompt log, as their stage recorded them: five folds by question, and the curve over K."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from tasks.core.files import Row, read_json, read_table
+from tasks.core.stage import Stage
+from tasks.report import tables
+from tasks.report.captions import grid
+from tasks.report.drawing import INK, SERIES, SOFT, chart, end_labels, percent
+from tasks.report.prompts import FIGURES
+from tasks.report.recorded_prompts import Figures
+from tasks.report.tables import row, table
+from tasks.report.template import marked
+from tasks.report.wording import data
+
+FOLDS = """<p>Five folds by question, near-repeats of a question in one fold; each fold is scored by a fit on the other four,
+and compared with the prompt that was best on those. The log's own split plays no part.</p>"""
+SUBSETS = """<p>The published experiment, on the log's own split: fits on every subset of K training prompts. Unseen prompts
+have no training calls.</p>"""
+LINES = {  # column of the curve: (label, colour)
+    "seen": ("seen", SERIES[0]),
+    "unseen": ("unseen", SERIES[1]),
+    "all": ("all", SERIES[2]),
+    "best_prompt": ("best prompt", INK),
+    "random": ("random", SOFT),
+    "oracle": ("oracle", SOFT),
+}
+PREDICTIONS = ("seen_accuracy", "seen_precision", "unseen_accuracy", "unseen_precision")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The experiments on the whole log: figures, and one row per K. Empty where none was asked for."""
+
+    figures: Figures
+    curve: list[Row]
+
+
+def read_study(stage: Stage) -> Study:
+    folder = stage.dep("reports/prompt_oirl_study")
+    file = folder / "curve.parquet"
+    return Study(read_json(folder / "metrics.json"), read_table(file) if file.exists() else [])
+
+
+def section(study: Study) -> str:
+    content = ""
+    for name, title in (("seen", "Prompts with training calls"), ("unseen", "Unseen prompts; best single: in hindsight")):
+        start = f"honest.{name}."
+        figures = {key.removeprefix(start): value for key, value in study.figures.items() if key.startswith(start)}
+        if figures:
+            names = {key: style for key, style in FIGURES.items() if key in figures}
+            content += (FOLDS if not content else "") + f"<h3>{title}</h3>" + tables.key_figures(figures, names)
+    if study.curve:
+        published = SUBSETS + grid({"study_curve": curve_chart(study.curve)}, "study_") + _by_k(study)
+        content += marked(published) if study.figures.get("contaminated") else published
+    return content
+
+
+def curve_chart(curve: Sequence[Row]) -> Figure:
+    """Success on the test queries over K; a band is one standard deviation over subsets to either side."""
+    figure, axes = chart("Success on the test queries", "K, training prompts")
+    ends = []
+    for name, (label, colour) in LINES.items():
+        points = [(each["k"], each[name], each[f"{name}_spread"]) for each in curve if each.get(name) is not None]
+        if not points:
+            continue
+        ks, means, spreads = zip(*points, strict=True)
+        axes.plot(ks, means, color=colour, marker="o", markersize=3)
+        if name in ("seen", "unseen", "all"):
+            below, above = ([y + sign * by for y, by in zip(means, spreads, strict=True)] for sign in (-1, 1))
+            axes.fill_between(ks, below, above, color=colour, alpha=0.12, linewidth=0)
+        ends.append((means[-1], label, colour))
+    axes.set_xticks([each["k"] for each in curve])
+    percent(axes)
+    end_labels(axes, ends)
+    return figure
+
+
+def _by_k(study: Study) -> str:
+    columns = [*LINES, *PREDICTIONS]
+    rows = [row([str(each["k"]), *(_with_spread(each, name) for name in columns)]) for each in study.curve]
+    head = ["K", *(f"{label}, %" for label, _ in LINES.values())]
+    head += ["accuracy seen, %", "precision seen, %", "accuracy unseen, %", "precision unseen, %"]
+    single = {key.removeprefix("single."): value for key, value in study.figures.items() if key.startswith("single.")}
+    best = max(single.values(), default=None)
+    notes = f"; the best of {len(single)} single prompts in hindsight: {data(best, 'percent')} %"
+    if "self_critique" in study.figures:
+        notes += f"; the answer the model itself is surest of: {data(study.figures['self_critique'], 'percent')} %"
+    return table(head, rows, f"Means over subsets, standard deviations below{notes}", "fine")
+
+
+def _with_spread(each: Row, name: str) -> str:
+    spread = each.get(f"{name}_spread")
+    return data(each.get(name), "percent") + (f"<small>{100 * spread:.1f}</small>" if spread else "")
