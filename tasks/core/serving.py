@@ -6,6 +6,7 @@ tracking.py the only file that imports mlflow.
 
 import importlib.metadata
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ def save_served(
 
     asked, params, answered = DataFrame(example[0]), example[1], DataFrame(example[2])
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it advises on type hints
+    warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer column")  # none of ours is ever missing
     save_model(
         path,
         python_model=str(script),
