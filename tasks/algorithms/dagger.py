@@ -20,8 +20,8 @@ How this differs from the paper
     on D in each iteration; what is returned is the last policy, not the best of all.
 
 On the default it closes 86 % of the gap between SFT and the solver, which is always right: greedy accuracy on test prompts .967
-against .764, three seeds of the whole chain (92, 86 and 77 % of the gap), sampled .927 against .514; KL .9. The entropy falls below
-a fifth of that at the start in two of the three seeds, and raises that alarm: the solver has one answer to everything.
+against .764, three seeds of the whole chain (92, 86 and 77 % of the gap), sampled .927 against .514; KL .9. The entropy falls
+below a fifth of that at the start in two of the three seeds, and raises that alarm: the solver has one answer to everything.
 
 Tried and dropped: a solver that takes the solution up again after a wrong step, so that the right step would stand below the
 wrong one and the final number be right after all. The policy learned to go on instead of to be right: after all 40 steps

@@ -17,8 +17,8 @@ What can be gained. SFT has cloned the demonstrations already. 76 % of all demon
 D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier (-.00 among the
 samples of one prompt); at the end of a whole run, 320 updates, it tells 61 %, too late: +1.3 points greedy and +0.8 sampled
 on 300 validation prompts, KL .05, no gain over SFT. D of the solver's texts tells 63 % after 80 updates, correlates by .61, and
-the best of four samples by D is right in 59 %. Hence the default, with which the policy gains +3.9 points greedy [+2.3, +5.6] and
-+5.9 sampled [+4.9, +7.0] on test prompts over three seeds of the chain; greedy most of it in one seed (+12.2, +0.3, -0.7).
+the best of four samples by D is right in 59 %. Hence the default, with which the policy gains +3.9 points greedy [+2.3, +5.6]
+and +5.9 sampled [+4.9, +7.0] on test prompts over three seeds of the chain; greedy most of it in one seed (+12.2, +0.3, -0.7).
 
 Policy and expert answer the same prompts, so that D has nothing but the completions to go by.
 
