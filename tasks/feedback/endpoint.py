@@ -60,7 +60,6 @@ class Endpoint:
                         answer = future.result()
                     except InputError as error:
                         failure = failure or error
-                        self._stopping.set()
                     else:
                         if answer is not None:
                             yield futures[future], answer
@@ -73,7 +72,11 @@ class Endpoint:
         """None where others have failed meanwhile."""
         answer = None
         for _ in range(TRIES_FOR_SENSE):
-            payload = None if self._stopping.is_set() else self._post(self._body(request))
+            try:
+                payload = None if self._stopping.is_set() else self._post(self._body(request))
+            except InputError:
+                self._stopping.set()  # here, not where the answers are gathered: that may be many requests later
+                raise
             if payload is None and self._stopping.is_set():
                 return None
             answer = read_answer(payload, request)
