@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.models.batch import Batch, collate
+from tasks.models.batch import Batch, by_length, collate
 from tasks.models.reward import raw_scores
 from tasks.models.text import encode_completions, encode_prompts
 
@@ -64,8 +64,7 @@ class JudgedSet:
 
     def pieces(self, size: int) -> list[list[int]]:
         """Every item once, as lists to give to `batch`; items of like length together."""
-        order = sorted(range(len(self)), key=lambda item: self.lengths[item])
-        return [order[i : i + size] for i in range(0, len(order), size)]
+        return by_length(self.lengths, size)
 
 
 def judged_set(loss: str, rows: Sequence[Row], split: str, reward_model: Any) -> JudgedSet:

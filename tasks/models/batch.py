@@ -109,8 +109,13 @@ class PairSet:
 
     def pieces(self, size: int) -> list[list[int]]:
         """Every pair once, as lists to give to `batch`; pairs of like length together."""
-        order = sorted(range(len(self)), key=lambda row: self.lengths[row])
-        return [order[i : i + size] for i in range(0, len(order), size)]
+        return by_length(self.lengths, size)
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Every row once, as lists of `size`; rows of like length together: less padding."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def pad(sequences: Sequence[list[int]], pad_id: int, left: bool) -> tuple[Tensor, Tensor]:

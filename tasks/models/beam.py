@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
-from tasks.models.batch import pad
-from tasks.models.generate import ROWS_AT_ONCE, stop_ids
+from tasks.models.batch import by_length
+from tasks.models.generate import ROWS_AT_ONCE, read_prompts, stop_ids
 
 
 def beam_search(
@@ -21,11 +20,8 @@ def beam_search(
     """One completion for each of any number of prompts, as token ids, in their order; end-of-text belongs to it."""
     if num_beams < 1:
         raise ValueError(f"num_beams ({num_beams}) must be at least 1")
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # like lengths together: less padding
-    at_once = max(1, ROWS_AT_ONCE // num_beams)
     completions: dict[int, list[int]] = {}
-    for begin in range(0, len(order), at_once):
-        rows = order[begin : begin + at_once]
+    for rows in by_length([*map(len, prompts)], max(1, ROWS_AT_ONCE // num_beams)):
         found = _search(model, tokenizer, [prompts[row] for row in rows], max_new_tokens, num_beams)
         completions |= zip(rows, found, strict=True)
     return [completions[row] for row in range(len(prompts))]
@@ -35,16 +31,7 @@ def beam_search(
 def _search(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int, num_beams: int) -> list[list[int]]:
     device = next(model.parameters()).device
     stops = stop_ids(model, tokenizer)
-    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, tokenizer.pad_token_id, left=True))
-    cache = DynamicCache(config=model.config)
-    logits = model(
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask,
-        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
+    _, prompt_mask, cache, logits = read_prompts(model, tokenizer, prompts)
     beams = torch.zeros(len(prompts), 1, 0, dtype=torch.long, device=device)  # one empty prefix each: (prompts, beams, time)
     scores = torch.zeros(len(prompts), 1, device=device)  # log π of each prefix
     best: list[tuple[float, list[int]]] = [(-torch.inf, [])] * len(prompts)  # of the completions that have ended

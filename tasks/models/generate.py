@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from tasks.models.batch import Batch, pad
+from tasks.models.batch import Batch, by_length, pad
 
 ROWS_AT_ONCE = 256
 
@@ -52,7 +52,7 @@ def sample(
         raise ValueError(f"top_p ({top_p}) must be above 0 and at most 1")
     pad_id = tokenizer.pad_token_id
     device = next(model.parameters()).device
-    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, left=True))
+    prompt_ids, prompt_mask, cache, logits = read_prompts(model, tokenizer, prompts)
     prompt_time = prompt_ids.shape[1]
     rows = len(prompts) * group_size
     completion_ids = torch.full((rows, max_new_tokens), pad_id, device=device)
@@ -64,15 +64,6 @@ def sample(
         uniform = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)
     uniform, stops = uniform.to(device), torch.tensor(stop_ids(model, tokenizer), device=device)
 
-    cache = DynamicCache(config=model.config)
-    logits = model(
-        input_ids=prompt_ids,
-        attention_mask=prompt_mask,
-        position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
     cache.batch_repeat_interleave(group_size)
     logits = logits.repeat_interleave(group_size, dim=0)
     position = prompt_mask.sum(1, keepdim=True).repeat_interleave(group_size, dim=0)
@@ -116,6 +107,22 @@ def sample(
     )
 
 
+def read_prompts(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor, DynamicCache, Tensor]:
+    """(ids, mask, cache, logits of the first token) of the prompts, padded on the left: (batch, time) twice, (batch, vocab)."""
+    device = next(model.parameters()).device
+    ids, mask = (tensor.to(device) for tensor in pad(prompts, tokenizer.pad_token_id, left=True))
+    cache = DynamicCache(config=model.config)
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return ids, mask, cache, logits
+
+
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     """Every id that ends a completion: the tokenizer's end-of-text, and what the model's generation config adds."""
     configured = model.generation_config.eos_token_id
@@ -125,10 +132,8 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
 
 def greedy(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
     """The most likely completion of each of any number of prompts, as token ids, in their order."""
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))  # like lengths together: less padding
     completions: dict[int, list[int]] = {}
-    for begin in range(0, len(order), ROWS_AT_ONCE):
-        rows = order[begin : begin + ROWS_AT_ONCE]
+    for rows in by_length([*map(len, prompts)], ROWS_AT_ONCE):
         rollout = sample(model, tokenizer, [prompts[row] for row in rows], max_new_tokens=max_new_tokens, temperature=0.0)
         completions |= zip(rows, rollout.completions(), strict=True)
     return [completions[row] for row in range(len(prompts))]

@@ -17,6 +17,7 @@ from tasks.core.files import Row, read_json, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.verifier import is_correct
+from tasks.models.batch import by_length
 from tasks.models.generate import ROWS_AT_ONCE, greedy
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, decode, encode_prompts, render
@@ -61,7 +62,7 @@ def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
         )
         for instruction in instructions
     }
-    batches = [(id, batch) for id, encoded in prompts.items() for batch in by_length(encoded)]
+    batches = [(id, rows) for id, encoded in prompts.items() for rows in by_length([*map(len, encoded)], ROWS_AT_ONCE)]
     written = Written()
     stage.resume(written=written)
     for step in stage.steps(len(batches)):
@@ -86,12 +87,6 @@ def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
     stage.record(calls=len(log), **successes(log))
     write_table(stage.out("data/prompt_log.parquet"), log)
     stage.table("prompt_log", log[:: max(1, len(log) // 60)])
-
-
-def by_length(prompts: list[list[int]]) -> list[list[int]]:
-    """Batches of like length, as `greedy` makes them of the whole."""
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    return [order[i : i + ROWS_AT_ONCE] for i in range(0, len(order), ROWS_AT_ONCE)]
 
 
 def successes(log: list[Row]) -> dict[str, float]:
