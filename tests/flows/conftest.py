@@ -44,7 +44,7 @@ def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory
     environment = first[0].environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    wait_until(lambda: answers(f"{url}/health"), 60)
+    wait_until(lambda: answers(f"{url}/health"))
     yield url
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(20)

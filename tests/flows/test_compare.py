@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -23,7 +22,7 @@ from flows.engine.sweep.axes import Sweep, in_order, make_sweep, plain
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
-from tests.flows.toy import Flow, Project, wait_until
+from tests.flows.toy import Flow, Project, ask, wait_until
 
 RECORDS = (".git", ".dvc", ".scratch", "mlflow.db", "mlartifacts", "__pycache__")  # nothing else may change
 
@@ -89,8 +88,7 @@ def compared(first: tuple[Project, Flow], server: str, tmp_path_factory: pytest.
     )
     before = content(project)
     flow = run(project, "--list", "variants.yaml", "--name", "scales")
-    of_it = {"flows": {"name": {"any_": ["compare"]}}}
-    tasks = httpx.post(f"{server}/task_runs/filter", json=of_it).json()
+    tasks = ask(server, "task_runs/filter", flows={"name": {"any_": ["compare"]}})
     return Compared(project, flow, before, content(project), {one["name"]: one["state_name"] for one in tasks})
 
 
@@ -188,10 +186,10 @@ def test_killed_and_run_again(finished: Project) -> None:
     checkout = finished.folder / ".scratch/compare/num_steps,seconds_per_step,seed/num_steps=100,seconds_per_step=0.05,seed=3"
     command = [sys.executable, "-m", "flows.compare", *arguments]
     process = subprocess.Popen(command, cwd=finished.folder, env=finished.environment, stdout=subprocess.DEVNULL)
-    wait_until(lambda: list(checkout.glob(".scratch/train/*/run_id")), 60)
+    wait_until(lambda: list(checkout.glob(".scratch/train/*/run_id")))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not finished.processes() and not Project(checkout).processes(), 60)
+    wait_until(lambda: not finished.processes() and not Project(checkout).processes())
     killed = {run.data.tags.get("flow", "stage"): run.info.status for run in finished.runs()[:3]}
     assert killed == {"compare": "RUNNING", "align": "KILLED", "stage": "KILLED"}  # the first is found by the next sweep
 

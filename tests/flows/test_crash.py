@@ -33,9 +33,9 @@ def test_a_flow_that_is_ended_takes_everything_with_it(
     run = wait_until(lambda: training(finished))
     assert run.info.status == "RUNNING"
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == code
-    wait_until(lambda: not finished.processes(), 60)
+    wait_until(lambda: not finished.processes())
 
     assert training(finished).info.status == "KILLED"
     assert finished.pipelines()[0].info.status == "KILLED"
@@ -58,10 +58,10 @@ def test_an_mlflow_server_hears_of_a_killed_flow(
     tracking = TrackingServer(tmp_path_factory.mktemp("tracking"), database, nursery)
     finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
     process = finished.start("--until", "train", MLFLOW_TRACKING_URI=tracking.uri)
-    kept = wait_until(lambda: list(finished.folder.glob(".scratch/train/*/run_id")), 60)
+    kept = wait_until(lambda: list(finished.folder.glob(".scratch/train/*/run_id")))
     process.kill()
     process.communicate()
-    wait_until(lambda: not finished.processes(), 60)
+    wait_until(lambda: not finished.processes())
     client = MlflowClient(tracking_uri=tracking.uri)
     trained = client.get_run(kept[0].read_text())
     assert trained.info.status == "KILLED"
@@ -78,7 +78,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
     psutil.Process(work).kill()
     [dvc] = [one for one in finished.processes() if one.name() == "train" and os.getsid(one.pid) == one.pid]
     dvc.kill()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 1
     assert sorted(err.strip().splitlines()) == [
         "train failed: dvc ended with exit code -9 (see .scratch/logs/train.log)",

@@ -32,7 +32,7 @@ def start(project: Project, *arguments: str, **environment: str) -> subprocess.P
 
 def rerun(project: Project, *arguments: str, **environment: str) -> Flow:
     process = start(project, *arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     wait_until(lambda: not project.everywhere())
     return Flow(process.returncode, out, err, 0.0)
 
@@ -155,11 +155,11 @@ def test_a_killed_rerun_leaves_nothing_running_and_the_next_one_says_so(
     git(finished, "add", "params.yaml", "dvc.lock")
     git(finished, "commit", "-qm", "slow")
     process = start(finished, "HEAD", "--until", "train")
-    [kept] = wait_until(lambda: list(finished.folder.glob(".scratch/rerun/*/.scratch/train/*/run_id")), 60)
+    [kept] = wait_until(lambda: list(finished.folder.glob(".scratch/rerun/*/.scratch/train/*/run_id")))
     descendants = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-    wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in descendants), 20)
+    process.communicate(timeout=240)
+    wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in descendants))
     assert finished.mlflow().get_run(kept.read_text()).info.status == "KILLED"
     assert newest(finished, "align").info.status == "KILLED"
     assert newest(finished, "rerun").info.status == "RUNNING"  # nobody is left to say so, until

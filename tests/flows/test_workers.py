@@ -84,7 +84,7 @@ def site(
     for machine in machines.values():
         machine.worker.terminate()
         machine.worker.wait(60)
-        wait_until(lambda: not machine.project.everywhere(), 60)  # noqa: B023
+        wait_until(lambda: not machine.project.everywhere())  # noqa: B023
     tracking.stop()
 
 
@@ -96,12 +96,12 @@ def test_a_worker_is_killed_in_a_stage_and_the_other_finishes_the_flow(site: Sit
         assert process.poll() is None, process.communicate()
         return [name for name, one in site.machines.items() if list(one.folder_of("train").glob("*"))]
 
-    [victim] = wait_until(at_train, 90)
+    [victim] = wait_until(at_train)
     [survivor] = site.machines.keys() - {victim}
     site.machines[victim].worker.kill()
     site.machines[victim].worker.wait()
     wait_until(lambda: not site.machines[victim].others())
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     flow = Flow(process.returncode, out, err, 0.0)
 
     assert flow.code == 0, out + err

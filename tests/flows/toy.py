@@ -16,6 +16,7 @@ import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 90.0  # seconds; a worker, a flow and its first stage start one after the other, on a machine that may be busy
 
 FILES = {
     "params.yaml": """
@@ -224,7 +225,7 @@ class Project:
     def align(self, *arguments: str, **environment: str) -> Flow:
         began = time.monotonic()
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         return Flow(process.returncode, out, err, time.monotonic() - began)
 
     def set(self, **values: Any) -> None:
@@ -281,7 +282,7 @@ class Project:
         return found
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -302,8 +303,19 @@ def answers(url: str) -> bool:
         return False
 
 
+def ask(server: str, path: str, **body: Any) -> Any:
+    """Of Prefect's API, as its own clients ask: again where the server says 503, which is a database that others are using."""
+    deadline = time.monotonic() + PATIENCE
+    while (
+        answer := httpx.post(f"{server}/{path}", json=body, timeout=PATIENCE)
+    ).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        assert time.monotonic() < deadline, f"{path}: {answer.text}"
+        time.sleep(0.5)
+    answer.raise_for_status()
+    return answer.json() if answer.content else None
+
+
 def last_flow_run(server: str) -> dict[str, Any]:
     """The newest flow run as the Prefect server tells it, with its task runs."""
-    newest = httpx.post(f"{server}/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 1}).json()[0]
-    of_it = {"flow_runs": {"id": {"any_": [newest["id"]]}}}
-    return newest | {"tasks": httpx.post(f"{server}/task_runs/filter", json=of_it).json()}
+    [newest] = ask(server, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
+    return newest | {"tasks": ask(server, "task_runs/filter", flow_runs={"id": {"any_": [newest["id"]]}})}
