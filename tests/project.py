@@ -109,6 +109,7 @@ PARAMS: dict[str, Any] = {
         "num_steps": 60, "batch_size": 16, "learning_rate": 5.0e-3,
     },
     "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
+    "judge_model": {"num_steps": 30, "batch_size": 8, "learning_rate": 3.0e-3},
     "collect_preferences": {
         "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,
         "pairs_per_prompt": 2, "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0},
@@ -151,9 +152,17 @@ PARAMS: dict[str, Any] = {
     },
     "evaluate": {"num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
+JUDGE_TEXTS = """judge:
+  preamble: ""
+  exemplars: []
+  sample: "{query}\\n{first}\\n{second}\\n"
+  rationale: "Why:"
+  ending: ":"
+"""
 STAGES = {
     "base_model": "tasks.algorithms.base_model",
     "sft": "tasks.algorithms.sft",
+    "judge_model": "tasks.algorithms.judge_model",
     "collect_preferences": "tasks.feedback.collect",
     "reward_model": "tasks.algorithms.reward_model",
     **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
@@ -210,6 +219,7 @@ def make(folder: Path, database: Path, nursery: Nursery) -> Project:
     """Everything the stages before base_model would have written."""
     shutil.copy(database, folder / "mlflow.db")
     write_params(folder, PARAMS)
+    (folder / "judge.yaml").write_text(JUDGE_TEXTS)
     shutil.copytree(REPO / "data/encoders", folder / "data/encoders")
     prepared = folder / "data/prepared"
     demonstrations, prompts = demonstrations_and_prompts()

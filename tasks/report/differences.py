@@ -1,7 +1,8 @@
 """Is one variant, or one model, more often right than another? Answered with an interval, and in words.
 
 With one seed the two sides answer the same test prompts, and the interval is over prompts: it speaks of these two models, not
-of another training run. With several seeds each is one repetition of everything, and the interval is over seeds.
+of another training run. With several seeds each is one repetition of everything, and the interval is over seeds; the
+one over the prompts of all seeds together stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ Words = Literal["better", "worse", "cannot tell", "no difference"]
 @dataclass(frozen=True)
 class Difference:
     """Of the share of right answers, in favour of the first side. p: sign-flip p-value over seeds. paired: whether both sides
-    answered the same prompts."""
+    answered the same prompts. over_prompts: of several seeds the interval over all their prompts together."""
 
     mean: float
     low: float
@@ -27,6 +28,7 @@ class Difference:
     by_seed: tuple[float, ...]
     p: float | None
     paired: bool
+    over_prompts: tuple[float, float] | None = None
 
     @property
     def words(self) -> Words:
@@ -53,7 +55,9 @@ def difference(one: Group, other: Group, model: str, other_model: str | None = N
     if len(pairs) == 1:
         return Difference(*paired_bootstrap(figures[0], SAMPLES, seed=0), means, None, paired)
     same = paired and all(list(found) == list(by_prompt[0]) for found in by_prompt)
-    return Difference(*over_seeds(figures, same), means, sign_flip(means), paired)
+    _, low, high = paired_bootstrap([value for values in figures for value in values], SAMPLES, seed=0)
+    over_prompts = (low, high) if paired else None
+    return Difference(*over_seeds(figures, same), means, sign_flip(means), paired, over_prompts)
 
 
 def mean_over_seeds(group: Group, model: str) -> tuple[float, float, float] | None:

@@ -26,6 +26,7 @@ from tasks.report.wording import MISSING, data, interval, listing
 
 OVER_PROMPTS = """<p>Both sides answer the same test prompts, and the interval is over prompts (paired bootstrap, 95 %): it
 speaks of the two trained models, not of how another training run would end. For that, add <code>--seeds</code>.</p>"""
+TOGETHER = """What is said over prompts is of the prompts of all seeds together, and speaks of these trained models alone."""
 SURE = 0.01
 MANY_MODELS = 8  # more of them stand below each other
 MANY = "Each interval is taken by itself: of twenty differences that are none, one would seem to be."
@@ -161,15 +162,17 @@ def pairs(sweep: Sweep) -> str:
         return ""
     scale = scale_of(known)
     over_seeds = any(len(each.by_seed) > 1 for each in known)
-    heads = ["", "difference, points", axis(scale), *(["p"] if over_seeds else []), "in words"]
+    heads = ["", "difference, points", axis(scale), *(["p", "over prompts"] if over_seeds else []), "in words"]
     rows = []
     for label, model, each in found:
         cells = _cells(each, scale, colour(model, sweep))
         if not over_seeds:
-            del cells[2]
+            del cells[2:4]
         rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
     counts = ", ".join(f"{words}: {count}" for words, count in counted(known).items())
-    notes = f"<p>{MANY} Here {counts}.</p>" + (f"<p>{over_seeds_note(_most_seeds(sweep))}</p>" if over_seeds else OVER_PROMPTS)
+    notes = f"<p>{MANY} Here {counts}.</p>" + (
+        f"<p>{over_seeds_note(_most_seeds(sweep))} {TOGETHER}</p>" if over_seeds else OVER_PROMPTS
+    )
     if len(known) < len(found):
         notes += "<p>A dash: the two were asked different test prompts with one seed each, or nothing was recorded.</p>"
     caption = f"Each variant against <b>{escape(sweep.reference)}</b>, the same model in both"
@@ -194,12 +197,13 @@ def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
 
 
 def _cells(each: Difference | None, scale: tuple[float, float], colour: str) -> list[str]:
-    """Difference, drawing, p and words."""
+    """Difference, drawing, p, interval over prompts, and words."""
     if each is None:
-        return [MISSING, "", "", ""]
+        return [MISSING, "", "", "", ""]
     shown = data(each.mean, "points") + small(between(each.low, each.high, "points"))
     p = "" if each.p is None else f'<data value="{each.p}">{each.p:.3f}</data>'
-    return [shown, whisker(each, scale, colour), p, f'<span class="{each.words}">{each.words}</span>']
+    prompts = between(*each.over_prompts, "points") if each.over_prompts else ""
+    return [shown, whisker(each, scale, colour), p, prompts, f'<span class="{each.words}">{each.words}</span>']
 
 
 def main(folder: Path) -> None:

@@ -287,6 +287,9 @@ def test_a_list_names_its_variants_and_may_be_repeated_over_seeds(here: Path) ->
     assert [made.experiment(variant) for variant in made.variants] == [
         "sizes-small,seed=0", "sizes-small,seed=1", "sizes-as-it-is,seed=0", "sizes-as-it-is,seed=1",
     ]  # fmt: skip
+    assert [(variant.listed, made.listed) for variant in made.variants[1:3]] == [
+        ("small", ("work.a.scale",)), ("as it is", ("work.a.scale",)),
+    ]  # fmt: skip
     assert made.variants[-1].params == {"runtime.seed": 1}
     assert made.variants[-1].shown == {"work.a.scale": 2, "runtime.seed": 1}
 

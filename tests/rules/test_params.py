@@ -95,4 +95,4 @@ def test_every_policy_is_a_module(params):
     assert policies >= {"ppo", "grpo", "dpo", "raft"}
     assert set(params["policy"]["algorithms"]) <= policies
     files = {module.split(".")[-1] for module in modules() if module.startswith("tasks.algorithms.")}
-    assert files == policies | {"base_model", "sft", "reward_model"}
+    assert files == policies | {"base_model", "sft", "judge_model", "reward_model"}

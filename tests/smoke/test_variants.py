@@ -13,6 +13,7 @@ tasks.data.prepare
 tasks.data.validate data
 tasks.algorithms.base_model
 tasks.algorithms.sft
+tasks.algorithms.judge_model
 tasks.feedback.collect
 tasks.data.validate preferences
 tasks.algorithms.reward_model

@@ -48,11 +48,13 @@ class Findings:
         entries = [
             {"name": one.name, "params": one.shown, "folder": str(self._variants.checkout(one)), "why": self._of(one).why}
             | {"state": self._of(one).state, "experiment": self._of(one).experiment, "seconds": took[one.name]}
+            | {"listed": one.listed}
             for one in self._sweep.variants
         ]
         write_json(
             self._variants.folder / "sweep.json",
-            {"title": self._sweep.title, "keys": self._sweep.keys, "base": self._sweep.base, "seed": SEED, "variants": entries},
+            {"title": self._sweep.title, "keys": self._sweep.keys, "listed": self._sweep.listed, "base": self._sweep.base}
+            | {"seed": SEED, "variants": entries},
         )
         drawn = subprocess.run(
             [sys.executable, "-m", "tasks.report.sweep", str(self._variants.folder)], capture_output=True, text=True

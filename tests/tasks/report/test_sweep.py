@@ -26,6 +26,7 @@ class Written:
 
     def __init__(self, folder: Path, base: dict[str, Any]):
         self.folder, self.base = folder, base
+        self.listed: list[str] = []
         self.variants: list[dict[str, Any]] = []
         self.right: dict[tuple[str, str], list[float]] = {}  # by name of the variant, and model
         self.sampled: dict[tuple[str, str], list[int]] = {}
@@ -62,11 +63,25 @@ class Written:
             write_json(folder / "reports/metrics.json", found)
             write_table(folder / "reports/evaluate/completions.parquet", rows)
         self.variants.append(
-            {"name": name, "params": params, "folder": str(folder), "why": "", "state": "saved", "experiment": f"x-{name}"}
+            {
+                "name": name,
+                "listed": "",
+                "params": params,
+                "folder": str(folder),
+                "why": "",
+                "state": "saved",
+                "experiment": f"x-{name}",
+            }
         )
 
     def page(self) -> str:
-        entry = {"title": " × ".join(self.base), "keys": list(self.base), "base": self.base, "seed": SEED}
+        entry = {
+            "title": " × ".join(self.base),
+            "keys": list(self.base),
+            "listed": self.listed,
+            "base": self.base,
+            "seed": SEED,
+        }
         write_json(self.folder / "sweep.json", entry | {"variants": self.variants})
         return page(read_sweep(self.folder))
 
@@ -184,8 +199,23 @@ def test_seeds_on_the_same_prompts_share_their_luck(tmp_path: Path) -> None:
         for seed in range(3)
     ]
     expected = over_seeds(differences, same_prompts=True)
-    assert values(html, "Each variant against") == [*expected, 0.25]
+    together = paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)
+    assert values(html, "Each variant against") == [*expected, 0.25, *together[1:]]
     assert "6 seeds are needed for 0.05" in html
+
+
+def test_listed_variants_go_by_their_names(tmp_path: Path) -> None:
+    """And what params.yaml does not say is compared with the first of them."""
+    sweep = Written(tmp_path, {RATE: 0.003, SEED: 0})
+    sweep.listed = [RATE]
+    for name, rate in (("slow", 0.001), ("fast", 0.01)):
+        for seed in range(2):
+            sweep.add(f"{name},seed={seed}", {RATE: rate, SEED: seed}, ppo=0.9)
+            sweep.variants[-1]["listed"] = name
+    html = sweep.page()
+    assert "Each variant against <b>slow</b>" in html
+    assert "<small>fast</small>" in html
+    assert "learning_rate 0.01" not in html
 
 
 def test_other_prompts_with_one_seed_are_not_compared(tmp_path: Path) -> None:
