@@ -109,7 +109,7 @@ PARAMS: dict[str, Any] = {
         "num_steps": 60, "batch_size": 16, "learning_rate": 5.0e-3,
     },
     "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
-    "judge_model": {"num_steps": 30, "batch_size": 8, "learning_rate": 3.0e-3},
+    "judge_model": {"num_steps": 120, "batch_size": 8, "learning_rate": 3.0e-3},
     "collect_preferences": {
         "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,
         "pairs_per_prompt": 2, "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0},
