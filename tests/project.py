@@ -21,6 +21,7 @@ from tasks.models.tokenizer import train_tokenizer
 from tests.processes import REPO, Done, Nursery, Running
 
 INSTRUCTIONS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
+TEMPLATES = "data/judge/arithmetic.yaml"  # where dvc.yaml expects them
 PROMPT_FORMAT = "{query} {instruction}\n"
 ANSWERS = {"left": "1", "right": "2"}
 
@@ -116,7 +117,7 @@ PARAMS: dict[str, Any] = {
         "cost_per_token": 0.03, "length_bias": 0.0, "annotators": 1, "disagreement": 0.0, "decisive_rate": 0.9,
         "contrast_rate": 0.5,
         "judge": {
-            "templates": "judge.yaml", "model": "sft", "model_revision": None, "base_url": None, "rationale_tokens": 0,
+            "templates": TEMPLATES, "model": "sft", "model_revision": None, "base_url": None, "rationale_tokens": 0,
             "repeat_rate": 0.5, "timeout": 5.0, "retries": 2, "concurrency": 4,
         },
     },
@@ -219,8 +220,9 @@ def make(folder: Path, database: Path, nursery: Nursery) -> Project:
     """Everything the stages before base_model would have written."""
     shutil.copy(database, folder / "mlflow.db")
     write_params(folder, PARAMS)
-    (folder / "judge.yaml").write_text(JUDGE_TEXTS)
     shutil.copytree(REPO / "data/encoders", folder / "data/encoders")
+    (folder / TEMPLATES).parent.mkdir()
+    (folder / TEMPLATES).write_text(JUDGE_TEXTS)
     prepared = folder / "data/prepared"
     demonstrations, prompts = demonstrations_and_prompts()
     corpus = [{"text": row["prompt"] + row["completion"]} for row in demonstrations]

@@ -14,7 +14,7 @@ from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge, first_probabilities
 from tasks.models.language import load_policy
 from tasks.rl.logprobs import completion_logprobs
-from tests.project import PARAMS
+from tests.project import PARAMS, TEMPLATES
 from tests.tasks.algorithms.test_refusals import refused
 
 GOOD, BAD = Candidate("A: 1", 1.0), Candidate("so A: 2", 0.0)
@@ -33,7 +33,7 @@ def judge(project):
 
 @pytest.fixture(scope="module")
 def texts(project):
-    return JudgeTextsConfig.load(project.folder / "judge.yaml")
+    return JudgeTextsConfig.load(project.folder / TEMPLATES)
 
 
 class Recorder:
@@ -146,7 +146,7 @@ def test_params_of_no_use(again, namespace, values, says):
 
 
 def test_texts_that_do_not_fit(again):
-    file = again.folder / "judge.yaml"
+    file = again.folder / TEMPLATES
     file.write_text(file.read_text().replace('preamble: ""', f'preamble: "{"Which is better? " * 9}"'))
     assert refused(again, "judge_model", "a question to the judge takes", "max_position_embeddings is 32", "a shorter file")
 
