@@ -114,14 +114,20 @@ def test_it_learns_to_judge(project, texts):
     assert history[-1]["loss/cross_entropy"] < math.log(2) < history[0]["loss/cross_entropy"]
 
 
-def test_it_judges_in_the_place_of_the_annotator(again):
+def test_it_judges_what_the_annotator_would_be_asked(again, project):
     again.set("collect_preferences", source="judge")
     again.set("collect_preferences.judge", model="judge_model")
     done = again.run("collect_preferences")
     assert done.code == 0, done.stderr
     figures = again.receipt("collect_preferences")["metrics"]
     assert figures["judge/gold_agreement_low"] > 0.5
-    assert len(read_table(again.folder / "data/preferences.parquet")) == figures["pairs"] > 50
+    judged, annotated = (questions(each.folder / "data/preferences.parquet") for each in (again, project))
+    assert len(judged) == figures["pairs"] > 50
+    assert judged <= annotated
+
+
+def questions(file):
+    return {(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in read_table(file)}
 
 
 def test_without_training_there_is_no_judge(again):
