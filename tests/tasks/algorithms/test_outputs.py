@@ -158,7 +158,8 @@ def test_the_docstring_explains_every_metric(stage):
 @pytest.mark.parametrize(("stage", "figures"), [
     ("base_model", {"parameters", "perplexity"}),
     ("judge_model", {
-        "prompts", "comparisons", "judge/questions", "judge/gold_agreement", "judge/position_bias", "judge/first_position", "ece",
+        "prompts", "comparisons", "judge/questions", "judge/gold_agreement", "judge/position_bias",
+        "judge/first_position", "ece",
     }),
     ("reward_model", {
         "accuracy", "accuracy_low", "accuracy_high", "accuracy_ceiling", "gold_correlation", "baseline_accuracy", "ece",
