@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip
-from tasks.report.variants import Right, Variant
+from tasks.report.variants import Kind, Right, Variant
 
 SAMPLES = 4000  # of the bootstrap
 Group = Mapping[Any, Variant]  # by seed
@@ -39,15 +39,17 @@ class Difference:
         return "worse" if self.high < 0 else "cannot tell"
 
 
-def difference(one: Group, other: Group, model: str, other_model: str | None = None) -> Difference | None:
+def difference(
+    one: Group, other: Group, model: str, other_model: str | None = None, kind: Kind = "greedy"
+) -> Difference | None:
     """Of `model` in two groups, or of two models in one; over the seeds that both have. None: nothing can be said."""
     pairs = [(one[seed], other[seed]) for seed in one if seed in other]
-    by_prompt = [_by_prompt(a.right.get(model, {}), b.right.get(other_model or model, {})) for a, b in pairs]
+    by_prompt = [_by_prompt(a.shares(kind, model), b.shares(kind, other_model or model)) for a, b in pairs]
     paired = bool(pairs) and all(by_prompt)
     if not paired:
         if len(pairs) < 2:
             return None
-        by_prompt = [_of_shares(a, b, model, other_model or model) for a, b in pairs]
+        by_prompt = [_of_shares(a, b, model, other_model or model, kind) for a, b in pairs]
         if not all(by_prompt):
             return None
     figures = [list(found.values()) for found in by_prompt]
@@ -80,7 +82,8 @@ def _by_prompt(right: Right, other: Right) -> dict[Any, float]:
     return {prompt: right[prompt] - other[prompt] for prompt in right} if right.keys() == other.keys() else {}
 
 
-def _of_shares(one: Variant, other: Variant, model: str, other_model: str) -> dict[Any, float]:
+def _of_shares(one: Variant, other: Variant, model: str, other_model: str, kind: Kind) -> dict[Any, float]:
     """Where the prompts differ, such as after a change of the data: the shares can still be subtracted, seed by seed."""
-    ours, theirs = one.figures.get(model, {}).get("accuracy"), other.figures.get(other_model, {}).get("accuracy")
+    key = {"greedy": "accuracy", "sampled": "sampled_accuracy"}[kind]
+    ours, theirs = one.figures.get(model, {}).get(key), other.figures.get(other_model, {}).get(key)
     return {} if ours is None or theirs is None else {"all": ours - theirs}

@@ -20,7 +20,7 @@ from tasks.report.sweep_cells import between, colour, named, over_seeds_note, sm
 from tasks.report.sweep_template import BANNER, PAGE, STYLE
 from tasks.report.tables import row, table
 from tasks.report.template import LEAK
-from tasks.report.variants import PROMPT_OIRL, Sweep, Variant, read_sweep
+from tasks.report.variants import PROMPT_OIRL, Kind, Sweep, Variant, read_sweep
 from tasks.report.whiskers import axis, scale_of, whisker
 from tasks.report.wording import MISSING, data, interval, listing
 
@@ -162,12 +162,11 @@ def pairs(sweep: Sweep) -> str:
         return ""
     scale = scale_of(known)
     over_seeds = any(len(each.by_seed) > 1 for each in known)
-    heads = ["", "difference, points", axis(scale), *(["p", "over prompts"] if over_seeds else []), "in words"]
+    beside = ["p", "over prompts"] if over_seeds else []
+    heads = ["", "difference, points", axis(scale), *beside, "in words", "sampled, points", *beside[1:]]
     rows = []
-    for label, model, each in found:
-        cells = _cells(each, scale, colour(model, sweep))
-        if not over_seeds:
-            del cells[2:4]
+    for (label, model, each), (_, _, sampled) in zip(found, _pairs(sweep, "sampled"), strict=True):
+        cells = _cells(each, scale, colour(model, sweep), over_seeds) + _sampled(sampled, over_seeds)
         rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
     counts = ", ".join(f"{words}: {count}" for words, count in counted(known).items())
     notes = f"<p>{MANY} Here {counts}.</p>" + (
@@ -175,7 +174,10 @@ def pairs(sweep: Sweep) -> str:
     )
     if len(known) < len(found):
         notes += "<p>A dash: the two were asked different test prompts with one seed each, or nothing was recorded.</p>"
-    caption = f"Each variant against <b>{escape(sweep.reference)}</b>, the same model in both"
+    caption = (
+        f"Each variant against <b>{escape(sweep.reference)}</b>, the same model in both: greedy completions, and those sampled "
+        "at temperature 1"
+    )
     return f"<h2>Differences between variants</h2>{notes}{table(heads, rows, caption, 'sweep')}"
 
 
@@ -183,10 +185,14 @@ def _most_seeds(sweep: Sweep) -> int:
     return max((len(group) for group in sweep.groups.values()), default=0)
 
 
-def _pairs(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
+def _pairs(sweep: Sweep, kind: Kind = "greedy") -> list[tuple[str, str, Difference | None]]:
     reference = sweep.groups.get(sweep.reference, {})
     others = {label: group for label, group in sweep.groups.items() if label != sweep.reference}
-    return [(label, model, difference(group, reference, model)) for label, group in others.items() for model in sweep.models]
+    return [
+        (label, model, difference(group, reference, model, kind=kind))
+        for label, group in others.items()
+        for model in sweep.models
+    ]
 
 
 def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
@@ -196,14 +202,26 @@ def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
     return [(label, model, difference(group, group, model, "sft")) for label, group in groups.items() for model in models]
 
 
-def _cells(each: Difference | None, scale: tuple[float, float], colour: str) -> list[str]:
-    """Difference, drawing, p, interval over prompts, and words."""
+def _cells(each: Difference | None, scale: tuple[float, float], colour: str, over_seeds: bool) -> list[str]:
+    """Difference, drawing, with several seeds p and the interval over prompts, and words."""
     if each is None:
-        return [MISSING, "", "", "", ""]
+        return [MISSING, "", *([""] * 2 if over_seeds else []), ""]
     shown = data(each.mean, "points") + small(between(each.low, each.high, "points"))
     p = "" if each.p is None else f'<data value="{each.p}">{each.p:.3f}</data>'
-    prompts = between(*each.over_prompts, "points") if each.over_prompts else ""
-    return [shown, whisker(each, scale, colour), p, prompts, f'<span class="{each.words}">{each.words}</span>']
+    words = f'<span class="{each.words}">{each.words}</span>'
+    return [shown, whisker(each, scale, colour), *([p, _over_prompts(each)] if over_seeds else []), words]
+
+
+def _sampled(each: Difference | None, over_seeds: bool) -> list[str]:
+    """Difference, and with several seeds the interval over prompts."""
+    if each is None:
+        return [MISSING, *([""] if over_seeds else [])]
+    shown = data(each.mean, "points") + small(between(each.low, each.high, "points"))
+    return [shown, *([_over_prompts(each)] if over_seeds else [])]
+
+
+def _over_prompts(each: Difference) -> str:
+    return between(*each.over_prompts, "points") if each.over_prompts else ""
 
 
 def main(folder: Path) -> None:

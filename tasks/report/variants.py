@@ -4,14 +4,15 @@ another project's evaluation may record other figures."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tasks.core.files import read_json, read_table
 from tasks.report.alarms import Alarm, raised
 from tasks.report.recorded_prompts import Figures, read_history
 
 Prompt: TypeAlias = tuple[str, str]  # id and text of a test prompt
-Right: TypeAlias = dict[Prompt, float]  # 1 if the answer was right, else 0
+Right: TypeAlias = dict[Prompt, float]  # share of right answers: 1 or 0 of a single one
+Kind: TypeAlias = Literal["greedy", "sampled"]  # of completions
 Answers: TypeAlias = dict[Prompt, tuple[int, int]]  # how many answers were right, of how many
 PROMPT_OIRL = "Prompt-OIRL"
 
@@ -36,6 +37,12 @@ class Variant:
     tokens: dict[str, float]
     seconds: dict[str, float]
     alarms: dict[str, list[Alarm]]
+
+    def shares(self, kind: Kind, model: str) -> Right:
+        """Of right answers, prompt by prompt."""
+        if kind == "greedy":
+            return self.right.get(model, {})
+        return {prompt: right / of for prompt, (right, of) in self.sampled.get(model, {}).items()}
 
     @property
     def greedy(self) -> dict[str, Answers]:

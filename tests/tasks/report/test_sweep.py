@@ -109,10 +109,12 @@ def test_variants_and_their_differences_over_prompts(tmp_path: Path) -> None:
     assert "Each variant against <b>learning_rate 0.003</b>" in html  # what params.yaml says
     shown = values(html, "Each variant against")
     for model in ("sft", "ppo"):
-        pairs = zip(sweep.right["rate=0.001", model], sweep.right["rate=0.003", model], strict=True)
-        expected = paired_bootstrap([a - b for a, b in pairs], SAMPLES, seed=0)
-        assert list(expected) == shown[:3]
-        del shown[:3]
+        for answers in (sweep.right, sweep.sampled):
+            pairs = zip(answers["rate=0.001", model], answers["rate=0.003", model], strict=True)
+            of = 1 if answers is sweep.right else 2
+            expected = paired_bootstrap([a / of - b / of for a, b in pairs], SAMPLES, seed=0)
+            assert list(expected) == shown[:3]
+            del shown[:3]
     shares = [sum(right) / PROMPTS for right in sweep.right.values()]
     assert set(shares) | {0.5123, 0.8111} <= set(values(html, "Every variant;"))
     assert "dvc exp apply x-rate=0.001" in html
@@ -189,18 +191,15 @@ def test_seeds_on_the_same_prompts_share_their_luck(tmp_path: Path) -> None:
         for seed in range(3):
             sweep.add(f"rate={rate},seed={seed}", {RATE: rate, SEED: seed}, sft=share)
     html = sweep.page()
-    differences = [
-        [
-            a - b
-            for a, b in zip(
-                sweep.right[f"rate=0.001,seed={seed}", "sft"], sweep.right[f"rate=0.003,seed={seed}", "sft"], strict=True
-            )
-        ]
-        for seed in range(3)
-    ]
-    expected = over_seeds(differences, same_prompts=True)
-    together = paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)
-    assert values(html, "Each variant against") == [*expected, 0.25, *together[1:]]
+    shown = values(html, "Each variant against")
+    for answers, of in ((sweep.right, 1), (sweep.sampled, 2)):
+        sides = [(answers[f"rate=0.001,seed={seed}", "sft"], answers[f"rate=0.003,seed={seed}", "sft"]) for seed in range(3)]
+        differences = [[a / of - b / of for a, b in zip(*both, strict=True)] for both in sides]
+        expected = [*over_seeds(differences, same_prompts=True), *([0.25] if of == 1 else [])]  # p of greedy ones only
+        expected += paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)[1:]
+        assert shown[: len(expected)] == expected
+        del shown[: len(expected)]
+    assert shown == []
     assert "6 seeds are needed for 0.05" in html
 
 
