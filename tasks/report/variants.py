@@ -77,6 +77,10 @@ class Sweep:
         return groups
 
     @property
+    def most_seeds(self) -> int:
+        return max((len(group) for group in self.groups.values()), default=0)
+
+    @property
     def reference(self) -> str:
         """The group that is compared with: the one that params.yaml says, or the first."""
         keys = [key for key in self.keys if key != self.seed]

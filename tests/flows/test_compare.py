@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from flows.compare import read_arguments
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.sweep.axes import Sweep, in_order, make_sweep, plain
+from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
@@ -279,6 +280,16 @@ def test_gains_are_printed_with_intervals_and_alarms() -> None:
     assert [(row["greedy_gain"], row["sampled_gain"], row["alarms"]) for row in flat(rows)] == [
         (0.0, None, ""), (0.05, None, "kl_budget 2/3"),
     ]  # fmt: skip
+
+
+def test_differences_are_printed_with_both_intervals() -> None:
+    greedy = {"difference": -0.012, "low": -0.03, "high": 0.004, "seeds_low": -0.1, "seeds_high": 0.08}
+    row = {"group": "rlaif", "model": "grpo", "reference": "rlhf", "greedy": greedy, "sampled": None}
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(difference_table([row]))
+    [title, _, line] = printed.getvalue().splitlines()
+    assert title.strip() == "against rlhf, the same model in both"
+    assert line.split() == ["grpo,", "rlaif", "-1.2", "[-3.0,", "+0.4]", "[-10.0,", "+8.0]", "-"]
 
 
 def test_a_list_names_its_variants_and_may_be_repeated_over_seeds(here: Path) -> None:

@@ -215,6 +215,15 @@ def test_listed_variants_go_by_their_names(tmp_path: Path) -> None:
     assert "Each variant against <b>slow</b>" in html
     assert "<small>fast</small>" in html
     assert "learning_rate 0.01" not in html
+    main(tmp_path)
+    found = {row["model"]: row for row in read_json(tmp_path / "differences.json")}
+    sides = [(sweep.right[f"fast,seed={seed}", "ppo"], sweep.right[f"slow,seed={seed}", "ppo"]) for seed in range(2)]
+    differences = [[a - b for a, b in zip(*both, strict=True)] for both in sides]
+    together = paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)
+    greedy = found["ppo"]["greedy"]
+    assert (greedy["difference"], greedy["low"], greedy["high"]) == pytest.approx(together)
+    assert [greedy["seeds_low"], greedy["seeds_high"]] == pytest.approx(over_seeds(differences, same_prompts=True)[1:])
+    assert (found["ppo"]["group"], found["ppo"]["reference"]) == ("fast", "slow")
 
 
 def test_other_prompts_with_one_seed_are_not_compared(tmp_path: Path) -> None:
