@@ -120,7 +120,7 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         ComparisonSet(draw_comparisons(some, policy, crowd, task, stage), texts, tokenizer, stage.device)
         for some in (prompts, validation)
     )
-    refuse_too_long([learned, held_out], judge.config.max_position_embeddings)
+    make_room(judge, texts, tokenizer, task)
     optimizer = adamw(list(judge.parameters()), config.learning_rate)
     stage.resume(judge=judge, optimizer=optimizer)
 
@@ -153,14 +153,18 @@ def draw_comparisons(prompts: list[Row], policy: Any, crowd: Crowd, task: TaskCo
     return choose_questions(sampled, crowd, crowd.config.pairs_per_prompt, stage.seed)
 
 
-def refuse_too_long(sets: Sequence[ComparisonSet], context: int) -> None:
-    longest = max(length for some in sets for length in some.lengths) + VERDICT_TOKENS
-    if longest > context:
+def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskConfig) -> None:
+    """For the longest question there may be: two completions are more than the base model was built to read. Rotary positions
+    have no table that ends, and the judge is trained on what lengths there are."""
+    around = texts.asked(Question("", "", "", "")) + texts.before_verdict()
+    longest = len(encode_prompts(tokenizer, [around])[0]) + task.max_prompt_tokens + 2 * task.max_new_tokens + VERDICT_TOKENS
+    context = judge.config.max_position_embeddings
+    if longest > context and getattr(judge.config, "rope_parameters", None) is None:
         raise InputError(
-            f"a question to the judge takes {longest} tokens, the base model's max_position_embeddings is {context}; raise "
-            "base_model.max_position_embeddings, or name a shorter file, such as data/judge/short.yaml, in "
-            "collect_preferences.judge.templates"
+            f"a question to the judge may take {longest} tokens; the base model, whose positions are learned, reads {context} "
+            "at most; name a shorter file in collect_preferences.judge.templates, or lower task.max_new_tokens"
         )
+    judge.config.max_position_embeddings = max(longest, context)
 
 
 def held_out_figures(judge: Any, tokenizer: Any, held_out: ComparisonSet) -> tuple[dict[str, float], list[Row]]:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tasks.algorithms.judge_model import ComparisonSet, verdict_losses
+from tasks.algorithms.judge_model import ComparisonSet, make_room, verdict_losses
+from tasks.core.errors import InputError
 from tasks.core.files import read_json, read_table, write_table
 from tasks.core.statistics import sign_flip
 from tasks.feedback.annotator import Candidate
@@ -13,6 +14,7 @@ from tasks.feedback.judge import Judge
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge, first_probabilities
 from tasks.models.language import load_policy
+from tasks.models.text import TaskConfig, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
 from tests.project import PARAMS, TEMPLATES
 from tests.tasks.algorithms.test_refusals import refused
@@ -151,10 +153,19 @@ def test_params_of_no_use(again, namespace, values, says):
     assert refused(again, "judge_model", says)
 
 
-def test_texts_that_do_not_fit(again):
-    file = again.folder / TEMPLATES
-    file.write_text(file.read_text().replace('preamble: ""', f'preamble: "{"Which is better? " * 9}"'))
-    assert refused(again, "judge_model", "a question to the judge takes", "max_position_embeddings is 32", "a shorter file")
+def test_there_is_room_for_the_longest_question(judge, texts, project):
+    """The base model has 32 positions. Rotary ones go on, learned ones end."""
+    model, tokenizer = load_policy(project.folder / "models/base", "cpu")
+    task = TaskConfig(prompt_format="{query}", max_prompt_tokens=20, max_new_tokens=10, verifier="number")
+    around = len(encode_prompts(tokenizer, ["\n\n\n:"])[0])
+    make_room(model, texts, tokenizer, task)
+    assert model.config.max_position_embeddings == around + 20 + 2 * 10 + 4
+    assert judge[0].config.max_position_embeddings == around + 16 + 2 * 8 + 4 > 32
+    make_room(model, texts, tokenizer, task.model_copy(update={"max_new_tokens": 1}))
+    assert model.config.max_position_embeddings == around + 20 + 2 * 10 + 4
+    model.config.rope_parameters = None
+    with pytest.raises(InputError, match="whose positions are learned, reads"):
+        make_room(model, texts, tokenizer, task.model_copy(update={"max_new_tokens": 11}))
 
 
 def test_prompts_whose_answers_nobody_knows(again):
