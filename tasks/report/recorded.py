@@ -28,11 +28,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Everything the page shows. histories: of base_model, sft, reward_model; empty where nothing was trained."""
+    """Everything the page shows. feedback: of collect_preferences. histories: of base_model, sft, reward_model; empty
+    where nothing was trained."""
 
     contaminated: bool
     base_model: Figures
     sft: Figures
+    feedback: Figures
     reward_model: Figures
     reward_calibration: list[Row]
     reward_agreement: list[Row]
@@ -71,6 +73,7 @@ def read(stage: Stage) -> Recorded:
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
         base_model=read_json(trained["base_model"] / "metrics.json"),
         sft=metrics["sft"],
+        feedback=read_json(stage.dep("reports/collect_preferences") / "metrics.json"),
         reward_model=metrics["reward_model"],
         reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),
         reward_agreement=_table(trained["reward_model"] / "agreement.parquet"),

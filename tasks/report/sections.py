@@ -11,6 +11,7 @@ from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
 from tasks.report.figures import on_policy, too_many
 from tasks.report.recorded import Recorded
+from tasks.report.recorded_prompts import Figures
 from tasks.report.wording import Style, data, interval, listing
 
 REWARD_MODEL: dict[str, tuple[str, Style]] = {
@@ -31,6 +32,17 @@ SOMETIMES: dict[str, tuple[str, Style]] = {  # by the params of reward_model
     "ensemble_accuracy": ("of the ensemble's mean score, %", "percent"),
     "disagreement": ("deviation of its members' scores", "decimal"),
     "disagreement_auc": ("of disagreement, to tell wrong pairs: AUC", "decimal"),
+}
+JUDGE: dict[str, tuple[str, Style]] = {  # of an AI judge, where one was asked
+    "judge/gold_agreement": ("the truly better one chosen, % of pairs", "percent"),
+    "judge/self_agreement": ("the same verdict when asked again, %", "percent"),
+    "judge/position_bias": ("verdicts that the order decided, %", "percent"),
+    "judge/first_position": ("mean probability of the first, %", "percent"),
+    "judge/questions": ("questions, each in both orders", "count"),
+    "judge/no_verdict": ("of those without a verdict", "count"),
+    "judge/undecided": ("of those undecided", "count"),
+    "judge/prompt_tokens": ("tokens that it read", "count"),
+    "judge/completion_tokens": ("tokens that it wrote", "count"),
 }
 GROUPS = {"kind": "kind of pair", "margin": "size of the margin", "gap": "annotator's gap"}
 BASE_MODEL: dict[str, tuple[str, Style]] = {
@@ -66,9 +78,17 @@ over test prompts, each at 95 % taken by itself; they do not say how another tra
 
 def _reward_model(recorded: Recorded, charts: dict[str, Figure]) -> str:
     names = REWARD_MODEL | {key: title for key, title in SOMETIMES.items() if key in recorded.reward_model}
+    figures = _judge(recorded.feedback) + tables.key_figures(recorded.reward_model, names)
     return f"""<p>It learns which of two completions is preferred, and its score stands in for the annotator when policies are
 trained. The correlation, on fresh samples of the SFT model, is the honest figure: pairs are easier than samples.</p>
-{tables.key_figures(recorded.reward_model, names)}{grid(charts, "reward_model_")}{_agreement(recorded.reward_agreement)}"""
+{figures}{grid(charts, "reward_model_")}{_agreement(recorded.reward_agreement)}"""
+
+
+def _judge(figures: Figures) -> str:
+    """Nothing of annotators and of data sets."""
+    if "judge/questions" not in figures:
+        return ""
+    return f"<p>The pairs are those of an AI judge, who was asked in both orders:</p>{tables.key_figures(figures, JUDGE)}"
 
 
 def _agreement(groups: list[Row]) -> str:

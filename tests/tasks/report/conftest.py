@@ -98,6 +98,7 @@ class Run:
             {"by": by, "group": group, "pairs": 97, "accuracy": 0.7531, "accuracy_low": 0.6512, "accuracy_high": 0.8345}
             for by, group in (("kind", "right against wrong"), ("margin", "0.00 to 1.00"), ("gap", "0.02 to <b>"))
         ]
+        self.feedback = {"pairs": 7600.0}
         self.study: dict[str, float] = {}  # experiments on the whole log: none, unless a test asks for them
         self.curve: list[Row] = []
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
@@ -121,6 +122,7 @@ class Run:
             if history:
                 write_json(reports / name / "history.json", history)
         write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
+        write_json(reports / "collect_preferences/metrics.json", self.feedback)
         write_json(reports / "prompt_oirl/metrics.json", self.metrics["prompt_oirl"])
         write_json(reports / "prompt_oirl_study/metrics.json", self.study)
         if self.curve:
