@@ -45,8 +45,7 @@ def solve_kernel(features: Array, answers: Answers, seed: int) -> State:
 
     kept = np.sort(np.random.default_rng(seeds.derive(seed, "landmarks")).permutation(len(answers))[:LANDMARKS])
     answers, features = answers.of_rows(kept), features[kept]
-    centre = features.mean(axis=0)
-    axes = np.linalg.eigh(np.cov(features - centre, rowvar=False))[1][:, ::-1][:, :AXES].astype(np.float32)
+    centre, axes = principal_axes(features, AXES)
     points = (features - centre) @ axes
     kernel = laplace(points, points)
     residuals = (answers.rates - answers.success).astype(np.float32)
@@ -56,6 +55,12 @@ def solve_kernel(features: Array, answers: Answers, seed: int) -> State:
         ridge[np.diag_indices_from(ridge)] += (noise / answers.passes).astype(np.float32)
         solved[part] = cho_solve(cho_factor(ridge, overwrite_a=True), residuals)
     return solved
+
+
+def principal_axes(vectors: Array, number: int) -> tuple[Array, Array]:
+    """(centre, orthonormal axes of the largest variance around it: (size, number)), float32"""
+    centre = vectors.mean(axis=0)
+    return centre, np.linalg.eigh(np.cov(vectors - centre, rowvar=False))[1][:, ::-1][:, :number].astype(np.float32)
 
 
 def combine_kernel(solved: State, answers: Answers, columns: Sequence[int]) -> State:

@@ -22,6 +22,7 @@ import numpy as np
 
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json
+from tasks.data.splits import words
 from tasks.prompt_oirl.answers import Answers, Array, folds
 from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
 from tasks.prompt_oirl.learners import PREDICT, State, combine_kernel, fit_mlp, sigmoid, solve_kernel
@@ -58,6 +59,10 @@ class Selector:
                 chances = np.concatenate([chances, chances @ similarity(self.encoder.model, others, own).T], axis=1)
         slope, shift = self.weights["calibration"]
         return np.clip(sigmoid(slope * logit(chances) + shift), FLOOR, 1 - FLOOR)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text to the encoder; words and signs where there is none."""
+        return self.encoder.model.lengths(texts) if self.encoder.model else [len(words(text)) for text in texts]
 
     def unread(self, queries: Sequence[str]) -> list[int]:
         """How many tokens at the end of each query the encoder does not read."""

@@ -16,10 +16,14 @@ from tasks.report.tables import row, table
 from tasks.report.template import marked
 from tasks.report.wording import data
 
-FOLDS = """<p>Five folds by question, near-repeats of a question in one fold; each fold is scored by a fit on the other four,
-and compared with the prompt that was best on those. The log's own split plays no part.</p>"""
+FOLDS = {
+    "honest": """<p>Five folds by question, near-repeats of a question in one fold; each fold is scored by a fit on the other
+four, and compared with the prompt that was best on those. The log's own split plays no part.</p>""",
+    "by_question": """<p>The same by question text alone: near-repeats of a question cross folds, which flatters.</p>""",
+}
 SUBSETS = """<p>The published experiment, on the log's own split: fits on every subset of K training prompts. Unseen prompts
 have no training calls.</p>"""
+GROUPS = {"seen": "Prompts with training calls", "unseen": "Unseen prompts; best single: in hindsight"}
 LINES = {  # column of the curve: (label, colour)
     "seen": ("seen", SERIES[0]),
     "unseen": ("unseen", SERIES[1]),
@@ -47,16 +51,22 @@ def read_study(stage: Stage) -> Study:
 
 def section(study: Study) -> str:
     content = ""
-    for name, title in (("seen", "Prompts with training calls"), ("unseen", "Unseen prompts; best single: in hindsight")):
-        start = f"honest.{name}."
-        figures = {key.removeprefix(start): value for key, value in study.figures.items() if key.startswith(start)}
-        if figures:
-            names = {key: style for key, style in FIGURES.items() if key in figures}
-            content += (FOLDS if not content else "") + f"<h3>{title}</h3>" + tables.key_figures(figures, names)
+    for experiment, words in FOLDS.items():
+        groups = [(title, _figures(study, f"{experiment}.{name}.")) for name, title in GROUPS.items()]
+        listed = [
+            f"<h3>{title}</h3>" + tables.key_figures(found, {key: style for key, style in FIGURES.items() if key in found})
+            for title, found in groups
+            if found
+        ]
+        content += words + "".join(listed) if listed else ""
     if study.curve:
         published = SUBSETS + grid({"study_curve": curve_chart(study.curve)}, "study_") + _by_k(study)
         content += marked(published) if study.figures.get("contaminated") else published
     return content
+
+
+def _figures(study: Study, start: str) -> Figures:
+    return {key.removeprefix(start): value for key, value in study.figures.items() if key.startswith(start)}
 
 
 def curve_chart(curve: Sequence[Row]) -> Figure:
@@ -84,7 +94,7 @@ def _by_k(study: Study) -> str:
     rows = [row([str(each["k"]), *(_with_spread(each, name) for name in columns)]) for each in study.curve]
     head = ["K", *(f"{label}, %" for label, _ in LINES.values())]
     head += ["accuracy seen, %", "precision seen, %", "accuracy unseen, %", "precision unseen, %"]
-    single = {key.removeprefix("single."): value for key, value in study.figures.items() if key.startswith("single.")}
+    single = _figures(study, "single.")
     best = max(single.values(), default=None)
     notes = f"; the best of {len(single)} single prompts in hindsight: {data(best, 'percent')} %"
     if "self_critique" in study.figures:
