@@ -7,23 +7,20 @@ from matplotlib.figure import Figure
 
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
-from tasks.report import tables
 from tasks.report.captions import grid
 from tasks.report.drawing import INK, SERIES, SOFT, chart, end_labels, percent
 from tasks.report.prompts import FIGURES
 from tasks.report.recorded_prompts import Figures
 from tasks.report.tables import row, table
 from tasks.report.template import marked
-from tasks.report.wording import data
+from tasks.report.wording import Style, data, interval
 
-FOLDS = {
-    "honest": """<p>Five folds by question, near-repeats of a question in one fold; each fold is scored by a fit on the other
-four, and compared with the prompt that was best on those. The log's own split plays no part.</p>""",
-    "by_question": """<p>The same by question text alone: near-repeats of a question cross folds, which flatters.</p>""",
-}
+FOLDS = """<p>Five folds by question; each is scored by a fit on the other four, and compared with the prompt that was best on
+those, unseen prompts with the best of them in hindsight. The log's own split plays no part. <b>honest</b> keeps near-repeats of
+a question in one fold; <b>by_question</b> goes by the text alone, so near-repeats cross folds, which flatters.</p>"""
 SUBSETS = """<p>The published experiment, on the log's own split: fits on every subset of K training prompts. Unseen prompts
 have no training calls.</p>"""
-GROUPS = {"seen": "Prompts with training calls", "unseen": "Unseen prompts; best single: in hindsight"}
+GROUPS = {"seen": "prompts with training calls", "unseen": "unseen prompts"}
 LINES = {  # column of the curve: (label, colour)
     "seen": ("seen", SERIES[0]),
     "unseen": ("unseen", SERIES[1]),
@@ -50,19 +47,31 @@ def read_study(stage: Stage) -> Study:
 
 
 def section(study: Study) -> str:
-    content = ""
-    for experiment, words in FOLDS.items():
-        groups = [(title, _figures(study, f"{experiment}.{name}.")) for name, title in GROUPS.items()]
-        listed = [
-            f"<h3>{title}</h3>" + tables.key_figures(found, {key: style for key, style in FIGURES.items() if key in found})
-            for title, found in groups
-            if found
-        ]
-        content += words + "".join(listed) if listed else ""
+    content = _by_fold(study)
     if study.curve:
         published = SUBSETS + grid({"study_curve": curve_chart(study.curve)}, "study_") + _by_k(study)
         content += marked(published) if study.figures.get("contaminated") else published
     return content
+
+
+def _by_fold(study: Study) -> str:
+    """One row per experiment in folds and group of prompts; nothing where none was asked for."""
+    found = {
+        f"<b>{experiment}</b><small>{title}</small>": figures
+        for experiment in ("honest", "by_question")
+        for group, title in GROUPS.items()
+        if (figures := _figures(study, f"{experiment}.{group}."))
+    }
+    names = {key: named for key, named in FIGURES.items() if any(key in figures for figures in found.values())}
+    rows = [
+        row([name, *(_with_interval(figures, key, style) for key, (_, style) in names.items())])
+        for name, figures in found.items()
+    ]
+    return FOLDS + table(["", *(title for title, _ in names.values())], rows) if found else ""
+
+
+def _with_interval(figures: Figures, key: str, style: Style) -> str:
+    return f"{data(figures.get(key), style)}<small>{interval(figures, key, style)}</small>"
 
 
 def _figures(study: Study, start: str) -> Figures:

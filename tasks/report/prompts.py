@@ -24,8 +24,8 @@ FIGURES: dict[str, tuple[str, Style]] = {
     "precision": ("precision, %", "percent"),
     "auc": ("AUC of predictions", "decimal"),
     "log_loss": ("log loss, nats", "decimal"),
-    "ece": ("calibration error, points", "points"),
-    "choice_ece": ("of the choices, points", "points"),
+    "ece": ("calibration error, points", "percent"),
+    "choice_ece": ("of the choices, points", "percent"),
 }
 NOTHING = "<p>Nothing is recorded: the queries have no answers to check.</p>"
 WORDS = """<p>A prompt is an instruction put around a query. From a log of every query under every prompt, Prompt-OIRL
