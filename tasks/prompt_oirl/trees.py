@@ -59,7 +59,6 @@ def nodes(trees: Any) -> State:
         left[place, : len(tree)] = np.where(leaf, own, tree["left"])
         right[place, : len(tree)] = np.where(leaf, own, tree["right"])
         value[place, : len(tree)] = tree["value"]
-    state["trees.depth"] = np.array([max(int(tree["depth"].max()) for tree in grown)], dtype=np.int32)
     state |= {"trees.feature": feature, "trees.left": left, "trees.right": right}
     return state | {"trees.threshold": threshold, "trees.value": value}
 
@@ -68,13 +67,15 @@ def predict_trees(state: State, queries: Array, prompts: Array) -> Array:
     """(queries, prompts)"""
     rows = pairs(state, queries, prompts)
     scores = np.full(len(rows), state["trees.base"][0], dtype=np.float64)
-    every = np.arange(len(rows))
-    for tree in range(len(state["trees.value"])):
+    names = ("feature", "threshold", "left", "right", "value")
+    for feature, threshold, left, right, value in zip(*(state[f"trees.{name}"] for name in names), strict=True):
         place: NDArray[Any] = np.zeros(len(rows), dtype=np.int32)
-        for _ in range(int(state["trees.depth"][0])):
-            goes_left = rows[every, state["trees.feature"][tree][place]] <= state["trees.threshold"][tree][place]
-            place = np.where(goes_left, state["trees.left"][tree][place], state["trees.right"][tree][place])
-        scores += state["trees.value"][tree][place]
+        moving = np.arange(len(rows))
+        while len(moving):
+            node = place[moving]
+            place[moving] = np.where(rows[moving, feature[node]] <= threshold[node], left[node], right[node])
+            moving = moving[place[moving] != node]
+        scores += value[place]
     return sigmoid(scores).reshape(len(queries), len(prompts))
 
 

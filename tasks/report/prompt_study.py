@@ -67,7 +67,7 @@ def _by_fold(study: Study) -> str:
         row([name, *(_with_interval(figures, key, style) for key, (_, style) in names.items())])
         for name, figures in found.items()
     ]
-    return FOLDS + table(["", *(title for title, _ in names.values())], rows) if found else ""
+    return FOLDS + table(["", *(title for title, _ in names.values())], rows, css="fine") if found else ""
 
 
 def _with_interval(figures: Figures, key: str, style: Style) -> str:
