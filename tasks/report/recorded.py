@@ -8,6 +8,7 @@ from tasks.core.config import policy_matrix
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
+from tasks.report.proposals import Proposals, read_proposals
 from tasks.report.recorded_prompts import Figures, History, PromptOirl, read_history, read_prompt_oirl
 
 
@@ -39,6 +40,7 @@ class Recorded:
     reward_calibration: list[Row]
     reward_agreement: list[Row]
     prompt_oirl: PromptOirl
+    proposals: Proposals
     policies: list[Policy]
     histories: dict[str, History]
     completions: list[Row]
@@ -78,6 +80,7 @@ def read(stage: Stage) -> Recorded:
         reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),
         reward_agreement=_table(trained["reward_model"] / "agreement.parquet"),
         prompt_oirl=prompt_oirl,
+        proposals=read_proposals(stage),
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
         completions=completions,

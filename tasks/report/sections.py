@@ -5,7 +5,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from tasks.core.files import Row
-from tasks.report import examples, gates, prompts, tables, tabular
+from tasks.report import examples, gates, prompts, proposals, tables, tabular
 from tasks.report.alarms import alarm_table
 from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
@@ -56,10 +56,12 @@ MLflow run that made the outputs of each stage, with every metric by step.</p>""
 
 def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[str, str]]:
     """Anchor -> (title, HTML)."""
+    proposed = {"proposals": ("Proposed prompts", proposals.section(recorded.proposals, charts))}
     gate_tables = "".join(gates.gate(name, found) for name, found in recorded.verdicts.items())
     return {
         "policies": ("SFT against each policy", _policies(recorded)),
         "prompts": ("Prompt-OIRL", prompts.section(recorded.prompt_oirl, charts)),
+        **(proposed if recorded.proposals.candidates else {}),
         "reward-model": ("Reward model", _reward_model(recorded, charts)),
         "training": ("Training of the policies", _training(recorded, charts)),
         "imitation": ("Base model and SFT", _imitation(recorded, charts)),
