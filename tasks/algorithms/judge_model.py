@@ -112,6 +112,8 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
             "the judge to learn from; lower it, or set judge_model.num_steps to 0"
         )
     validation = [row for row in rows if row["split"] == "validation"]
+    if not validation:
+        raise InputError("no validation prompts to measure the judge on; let the sources of prepare_data give some")
     refuse_unanswered([*prompts, *validation], collecting)
     judge, tokenizer = load_policy(base, stage.device)
     policy, _ = load_policy(sft, stage.device)

@@ -90,7 +90,8 @@ def _judge(figures: Figures) -> str:
     """Nothing of annotators and of data sets."""
     if "judge/questions" not in figures:
         return ""
-    return f"<p>The pairs are those of an AI judge, who was asked in both orders:</p>{tables.key_figures(figures, JUDGE)}"
+    return f"""<p>The pairs are those of an AI judge, who was asked in both orders. Its errors are not mere noise: a reward
+model that learns them too can agree with it more often than a perfect one would.</p>{tables.key_figures(figures, JUDGE)}"""
 
 
 def _agreement(groups: list[Row]) -> str:

@@ -1,6 +1,7 @@
 """The judge model: what it learns from, what its loss is, that it learns, and that it judges in collect_preferences."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -124,12 +125,12 @@ def test_it_judges_what_the_annotator_would_be_asked(again, project):
     figures = again.receipt("collect_preferences")["metrics"]
     assert figures["judge/gold_agreement_low"] > 0.5
     judged, annotated = (questions(each.folder / "data/preferences.parquet") for each in (again, project))
-    assert len(judged) == figures["pairs"] > 50
+    assert judged.total() == figures["pairs"] > 50
     assert judged <= annotated
 
 
 def questions(file):
-    return {(row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in read_table(file)}
+    return Counter((row["prompt"], *sorted((row["chosen"], row["rejected"]))) for row in read_table(file))
 
 
 def test_without_training_there_is_no_judge(again):
@@ -166,6 +167,12 @@ def test_there_is_room_for_the_longest_question(judge, texts, project):
     model.config.rope_parameters = None
     with pytest.raises(InputError, match="whose positions are learned, reads"):
         make_room(model, texts, tokenizer, task.model_copy(update={"max_new_tokens": 11}))
+
+
+def test_no_validation_prompts_to_be_measured_on(again):
+    prompts = read_table(again.folder / "data/prepared/prompts.parquet")
+    write_table(again.folder / "data/prepared/prompts.parquet", [row for row in prompts if row["split"] != "validation"])
+    assert refused(again, "judge_model", "no validation prompts to measure the judge on")
 
 
 def test_prompts_whose_answers_nobody_knows(again):
