@@ -20,7 +20,7 @@ those, unseen prompts with the best of them in hindsight. The log's own split pl
 a question in one fold; <b>by_question</b> goes by the text alone, so near-repeats cross folds, which flatters.</p>"""
 SUBSETS = """<p>The published experiment, on the log's own split: fits on every subset of K training prompts. Unseen prompts
 have no training calls.</p>"""
-GROUPS = {"seen": "prompts with training calls", "unseen": "unseen prompts"}
+GROUPS = {"seen": "seen prompts", "unseen": "unseen prompts"}
 LINES = {  # column of the curve: (label, colour)
     "seen": ("seen", SERIES[0]),
     "unseen": ("unseen", SERIES[1]),
@@ -67,7 +67,8 @@ def _by_fold(study: Study) -> str:
         row([name, *(_with_interval(figures, key, style) for key, (_, style) in names.items())])
         for name, figures in found.items()
     ]
-    return FOLDS + table(["", *(title for title, _ in names.values())], rows, css="fine") if found else ""
+    head = ["", *(title.replace(" of predictions", "") for title, _ in names.values())]
+    return FOLDS + table(head, rows, css="fine") if found else ""
 
 
 def _with_interval(figures: Figures, key: str, style: Style) -> str:
