@@ -21,6 +21,7 @@ from tasks.models.tokenizer import train_tokenizer
 from tests.processes import REPO, Done, Nursery, Running
 
 INSTRUCTIONS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
+TEMPLATES = "data/judge/arithmetic.yaml"  # where dvc.yaml expects them
 PROMPT_FORMAT = "{query} {instruction}\n"
 ANSWERS = {"left": "1", "right": "2"}
 
@@ -109,13 +110,14 @@ PARAMS: dict[str, Any] = {
         "num_steps": 60, "batch_size": 16, "learning_rate": 5.0e-3,
     },
     "sft": {"num_steps": 120, "batch_size": 16, "learning_rate": 5.0e-3},
+    "judge_model": {"num_steps": 120, "batch_size": 8, "learning_rate": 3.0e-3},
     "collect_preferences": {
         "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,
         "pairs_per_prompt": 2, "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0},
         "cost_per_token": 0.03, "length_bias": 0.0, "annotators": 1, "disagreement": 0.0, "decisive_rate": 0.9,
         "contrast_rate": 0.5,
         "judge": {
-            "templates": "judge.yaml", "model": "sft", "model_revision": None, "base_url": None, "rationale_tokens": 0,
+            "templates": TEMPLATES, "model": "sft", "model_revision": None, "base_url": None, "rationale_tokens": 0,
             "repeat_rate": 0.5, "timeout": 5.0, "retries": 2, "concurrency": 4,
         },
     },
@@ -151,9 +153,17 @@ PARAMS: dict[str, Any] = {
     },
     "evaluate": {"num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
 }  # fmt: skip
+JUDGE_TEXTS = """judge:
+  preamble: ""
+  exemplars: []
+  sample: "{query}\\n{first}\\n{second}\\n"
+  rationale: "Why:"
+  ending: ":"
+"""
 STAGES = {
     "base_model": "tasks.algorithms.base_model",
     "sft": "tasks.algorithms.sft",
+    "judge_model": "tasks.algorithms.judge_model",
     "collect_preferences": "tasks.feedback.collect",
     "reward_model": "tasks.algorithms.reward_model",
     **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
@@ -211,6 +221,8 @@ def make(folder: Path, database: Path, nursery: Nursery) -> Project:
     shutil.copy(database, folder / "mlflow.db")
     write_params(folder, PARAMS)
     shutil.copytree(REPO / "data/encoders", folder / "data/encoders")
+    (folder / TEMPLATES).parent.mkdir()
+    (folder / TEMPLATES).write_text(JUDGE_TEXTS)
     prepared = folder / "data/prepared"
     demonstrations, prompts = demonstrations_and_prompts()
     corpus = [{"text": row["prompt"] + row["completion"]} for row in demonstrations]

@@ -21,8 +21,9 @@ from dvc.utils.serialize import load_path
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.engine.graph import Graph, dotted, nearest
+from flows.engine.lockfile import adopt
 from flows.engine.reasons import param_changes, some
-from flows.engine.runcache import foreseen_hash, foreseen_outs, overlaps, work_of
+from flows.engine.runcache import foreseen_hash, foreseen_outs, is_foreign, overlaps, work_of
 from tasks.core.errors import InputError
 
 Action = Literal["cached", "restore", "run", "depends"]
@@ -75,8 +76,10 @@ def settle(repo: Repo, name: str) -> tuple[Literal["cached", "restored", "run"],
     hashes, reasons = _compare(stage, [], [], _read)
     if not reasons:
         return "cached", ""
-    if foreseen_outs(stage, hashes) is None:
+    if (outs := foreseen_outs(stage, hashes)) is None:
         return "run", work_of(stage, hashes)
+    if is_foreign(stage, hashes):
+        adopt(repo, stage, outs)
     repo.reproduce(targets=[name], single_item=True)
     return "restored", ""
 

@@ -49,16 +49,32 @@ def foreseen_hash(dep: Dependency, restored: list[Output]) -> HashInfo:
 
 
 def foreseen_outs(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | None:
-    """The outputs that `dvc repro` would check out, or None if it would have to run the stage.
+    """The outputs that can be checked out, or None if the stage has to run.
 
-    deps: for each dependency by path, parameters included, the hash it will have when the stage is reached.
+    Those of dvc.lock, or else of the run cache. deps: for each dependency by path, parameters included, the hash it will have
+    when the stage is reached.
     """
     if not _may_restore(stage):
         return None
-    unchanged = not stage.changed_stage() and all(out.hash_info for out in stage.outs)
-    unchanged = unchanged and all(deps[dep.fs_path] == dep.hash_info for dep in stage.deps)
-    outs = stage.outs if unchanged else _newest_entry(stage, deps)
-    return outs if outs and not any(out.changed_cache() for out in outs if out.use_cache) else None
+    if is_as_locked(stage, deps) and _are_cached(stage.outs):
+        return list(stage.outs)
+    outs = _newest_entry(stage, deps)
+    return outs if outs and _are_cached(outs) else None
+
+
+def is_as_locked(stage: Stage, deps: dict[str, HashInfo]) -> bool:
+    """Whether dvc.lock says what the stage makes of these inputs."""
+    known = not stage.changed_stage() and all(out.hash_info for out in stage.outs)
+    return known and all(deps[dep.fs_path] == dep.hash_info for dep in stage.deps)
+
+
+def is_foreign(stage: Stage, deps: dict[str, HashInfo]) -> bool:
+    """Whether that is of another machine, where other bytes came out: they are in no cache here. DVC looks no further then."""
+    return is_as_locked(stage, deps) and not _are_cached(stage.outs)
+
+
+def _are_cached(outs: list[Output]) -> bool:
+    return not any(out.changed_cache() for out in outs if out.use_cache)
 
 
 def work_of(stage: Stage, deps: dict[str, HashInfo]) -> str:

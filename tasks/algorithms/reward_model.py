@@ -27,7 +27,8 @@ Metrics, by step; of an ensemble their means
   train/accuracy       share of the batch's pairs of differently judged completions in the right order
 Figures on held-out pairs and on fresh samples
   accuracy             share of held-out pairs ordered as the annotator did; accuracy_low, accuracy_high: 95 % Wilson interval
-  accuracy_ceiling     what a perfect reward model would reach, since the annotator errs; only known for the simulated one
+  accuracy_ceiling     what a perfect reward model would reach, since the annotator errs; known where utilities are. One that
+                       learns the systematic errors of an AI judge can be above it
   baseline_accuracy    the same share for a logistic regression on the words of the completions, trained on the same pairs
   longer_wins          the same share for the rule that the longer one is better; equal lengths count half
   length_correlation   of score and length in tokens, over held-out completions

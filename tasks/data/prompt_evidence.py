@@ -18,9 +18,11 @@ def measure_prompt_log(log: Sequence[Row]) -> Tables:
 def questions(log: Sequence[Row]) -> list[Row]:
     """One row per query of each split {row, id, missing, missing_where}; row: its first in the log.
 
-    missing: a prompt under which it was never asked, null if there is none.
+    missing: a prompt under which it was never asked, null if there is none. A prompt without any training call is
+    unseen: only test queries are asked under it.
     """
-    prompts = list(dict.fromkeys(row["prompt_id"] for row in log))
+    every = list(dict.fromkeys(row["prompt_id"] for row in log))
+    trained = {row["prompt_id"] for row in log if row["split"] == "train"}
     asked: dict[tuple[str, str], set[str]] = defaultdict(set)
     first: dict[tuple[str, str], int] = {}
     for index, row in enumerate(log):
@@ -29,6 +31,7 @@ def questions(log: Sequence[Row]) -> list[Row]:
         asked[key].add(row["prompt_id"])
     found = []
     for key, index in first.items():
+        prompts = [prompt for prompt in every if prompt in trained] if key[0] == "train" else every
         missing = next((prompt for prompt in prompts if prompt not in asked[key]), None)
         where = f"query {key[1]} has no answer under prompt {missing}"
         found.append({"row": index, "id": key[1], "missing": missing, "missing_where": where})

@@ -28,10 +28,11 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.functions import FunctionsConfig
 from tasks.feedback.implied import COLUMNS, implied_pairs
-from tasks.feedback.judge import JudgeTextsConfig, make_judge
+from tasks.feedback.judge import make_judge
+from tasks.feedback.judge_texts import JudgeTextsConfig
 from tasks.feedback.rlaif import choose_questions, judge_pairs
 from tasks.feedback.samples import load_questions, refuse_unanswered, sample_completions
-from tasks.feedback.settings import CollectPreferencesConfig
+from tasks.feedback.settings import CollectPreferencesConfig, JudgeConfig
 from tasks.feedback.simulated import Truth, agreement, compare, correct, judge_each, make_crowd
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, tell_apart
@@ -109,7 +110,7 @@ def ask_judge(config: CollectPreferencesConfig, task: TaskConfig, sft: Path, sta
     prompts = load_questions(config, stage)
     truth = Truth(config, stage.params(FunctionsConfig), task.verifier)
     policy, tokenizer = load_policy(sft, stage.device)
-    judge = make_judge(config.judge, texts, sft, stage.device, stage.seed)
+    judge = make_judge(config.judge, texts, own_judge(config.judge, sft, stage), stage.device, stage.seed)
     is_known = "verifier" not in config.utility or all(row["answer"] is not None for row in prompts)
     crowd = make_crowd(config, truth, tokenizer, stage.seed) if is_known else None
     sampled, unreadable = sample_completions(prompts, policy, tokenizer, task, config, stage)
@@ -119,6 +120,16 @@ def ask_judge(config: CollectPreferencesConfig, task: TaskConfig, sft: Path, sta
     )
     costs: dict[str, float] = {"judge/calls": judge.calls, "judge/from_cache": judge.from_cache}
     return Collected(pairs, [], figures | {"unreadable_samples": unreadable}, costs, {"judgements": judgements})
+
+
+def own_judge(config: JudgeConfig, sft: Path, stage: Stage) -> Path | None:
+    """The folder of a judge that is a model of this pipeline."""
+    if config.model != "judge_model":
+        return sft if config.model == "sft" else None
+    folder = stage.dep("models/judge_model")
+    if not (folder / "config.json").exists():
+        raise InputError("collect_preferences.judge.model is judge_model, which was not trained: raise judge_model.num_steps")
+    return folder
 
 
 def read_data_set(config: CollectPreferencesConfig, stage: Stage) -> Collected:

@@ -6,23 +6,20 @@ and b shown in both orders, which takes its love of a position out,
     P(a preferred to b) = ½ (P("1" | a, b) + P("2" | b, a)),   P("1") against P("2") as the judge gives them
 
 With `rationale_tokens` it first writes a rationale, at temperature 0, which it then reads before the ending.
-The texts are templates in a file of data/judge. What is judged is only ever inserted, never executed, and {names} in it stay.
+tasks/feedback/judge_texts.py fills the texts in.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
-
-from pydantic import model_validator
+from typing import Protocol
 
 from tasks.core import progress
-from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import digest
 from tasks.feedback.answers import Answer, Answers, Request, answers_folder
 from tasks.feedback.endpoint import Endpoint
+from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge
 from tasks.feedback.settings import JudgeConfig
 from tasks.models.external import pinned
@@ -34,39 +31,6 @@ VERDICT_TOKENS = 4  # room for a space or a line before the 1 or 2
 ENOUGH_NONSENSE = 16  # questions: if all the first have no verdict, the rest is not asked
 
 
-class Exemplar(Config):
-    """A sample with its verdict, to show the judge what is meant."""
-
-    query: str
-    first: str
-    second: str
-    rationale: str
-    verdict: Literal["1", "2"]
-
-
-class JudgeTextsConfig(Config):
-    """A file of data/judge. `sample` holds {query}, {first}, {second}; `rationale` asks for one, `ending` for the verdict."""
-
-    namespace = "judge"
-
-    preamble: str
-    exemplars: list[Exemplar]
-    sample: str
-    rationale: str
-    ending: str
-
-    @model_validator(mode="after")
-    def _names_what_is_judged(self) -> Self:
-        named = re.findall(r"{(\w*)}", self.sample)
-        if unknown := set(named) - {"query", "first", "second"}:
-            raise ValueError(f"sample: {{{min(unknown)}}} is not known; write {{query}}, {{first}} and {{second}}")
-        if missing := {"first", "second"} - set(named):
-            raise ValueError(f"sample must contain {{{min(missing)}}}")
-        if not self.ending.strip():
-            raise ValueError("ending is empty; write what the verdict follows, such as `Better:`")
-        return self
-
-
 class Backend(Protocol):
     """Whoever answers."""
 
@@ -74,16 +38,6 @@ class Backend(Protocol):
     whole_blocks: bool  # whether the answers of a block depend on the block as a whole
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]: ...
-
-
-@dataclass(frozen=True)
-class Question:
-    """Two completions of a prompt, in the order in which they are shown first."""
-
-    id: str
-    query: str
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)
@@ -113,7 +67,7 @@ class Judge:
         judged: list[Judgement] = []
         blocks = [questions[i : i + QUESTIONS_AT_ONCE] for i in range(0, len(questions), QUESTIONS_AT_ONCE)]
         for block in progress.track(blocks, len(blocks), what):
-            orders = [turned(question) if turn else question for question in block for turn in (False, True)]
+            orders = [order for question in block for order in (question, question.turned())]
             answers = self._ask_about(orders, 0.0, 0)
             for (text, shown), (_, other) in zip(answers[::2], answers[1::2], strict=True):
                 judged.append(Judgement(shown.first, other.first, text))
@@ -130,31 +84,15 @@ class Judge:
 
     def _ask_about(self, questions: Sequence[Question], temperature: float, repeat: int) -> list[tuple[str, Answer]]:
         """(rationale, verdict) of each question in the order it is given."""
-        rationales = [""] * len(questions)
+        texts = [self.texts.asked(question, reasons=self.rationale_tokens > 0) for question in questions]
+        rationales: list[str | None] = [None] * len(questions)
         if self.rationale_tokens:
-            texts = [self.text(question) + self.texts.rationale for question in questions]
-            asked = [Request(text, self.rationale_tokens, temperature, False, repeat) for text in texts]
+            asked = [Request(text + self.texts.rationale, self.rationale_tokens, temperature, False, repeat) for text in texts]
             rationales = [answer.text for answer in self._ask(asked)]
-        pairs = zip(questions, rationales, strict=True)
-        texts = [self.text(question) + self._before_verdict(rationale) for question, rationale in pairs]
+        ends = [self.texts.before_verdict(rationale) for rationale in rationales]
+        texts = [text + end for text, end in zip(texts, ends, strict=True)]
         verdicts = self._ask([Request(text, VERDICT_TOKENS, temperature, True, repeat) for text in texts])
-        return list(zip(rationales, verdicts, strict=True))
-
-    def text(self, question: Question) -> str:
-        """Preamble, exemplars with their verdicts, and the sample."""
-        parts = [self.texts.preamble]
-        for each in self.texts.exemplars:
-            space = "" if self.texts.ending[-1:].isspace() else " "
-            parts.append(self._sample(each.query, each.first, each.second) + self._before_verdict(each.rationale))
-            parts.append(f"{space}{each.verdict}\n\n")
-        return "".join(parts) + self._sample(question.query, question.first, question.second)
-
-    def _sample(self, query: str, first: str, second: str) -> str:
-        values = {"query": query.strip(), "first": first.strip(), "second": second.strip()}
-        return re.sub(r"{(query|first|second)}", lambda match: values[match[1]], self.texts.sample)
-
-    def _before_verdict(self, rationale: str) -> str:
-        return (f"{self.texts.rationale} {rationale.strip()}\n" if self.rationale_tokens else "") + self.texts.ending
+        return [(rationale or "", verdict) for rationale, verdict in zip(rationales, verdicts, strict=True)]
 
     def _ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Those kept from disk, the others from the backend, kept as they come."""
@@ -180,21 +118,16 @@ class Judge:
         )
 
 
-def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, sft: Path, device: str, seed: int) -> Judge:
-    """sft: the folder of the SFT model, for a judge that is that model."""
+def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, own: Path | None, device: str, seed: int) -> Judge:
+    """own: the folder of the judge, where it is a model of this pipeline."""
     backend: Backend
     if config.base_url is not None:
         backend = Endpoint(config, config.base_url)
     else:
-        where = "collect_preferences.judge"
-        source = sft.as_posix() if config.model == "sft" else pinned(config.model, config.model_revision, where, "model")
-        revision = None if config.model == "sft" else config.model_revision
+        revision = None if own else config.model_revision
+        source = own.as_posix() if own else pinned(config.model, revision, "collect_preferences.judge", "model")
         model = load_model(source, device, revision).eval()
         tokenizer = load_tokenizer(source, revision)
         pin = digest(Path(source)) if Path(source).is_dir() else f"{source}@{revision}"
         backend = LocalJudge(model, tokenizer, f"{pin}, seed {seed}, device {device}", seed)
     return Judge(texts, backend, answers_folder(), config.rationale_tokens)
-
-
-def turned(question: Question) -> Question:
-    return Question(question.id, question.query, question.second, question.first)

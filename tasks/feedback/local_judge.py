@@ -9,6 +9,7 @@ import torch
 from tasks.core import seeds
 from tasks.core.errors import InputError
 from tasks.feedback.answers import Answer, Request
+from tasks.feedback.judge_texts import behind
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.text import decode, encode_completions, encode_prompts
@@ -35,16 +36,9 @@ class LocalJudge:
             answered = self._verdicts(piece, asked) if piece[0].verdict else self._rationales(piece, asked)
             yield from zip(piece, answered, strict=True)
 
-    @torch.inference_mode()
     def _verdicts(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Answer]:
-        """Σ log π of " 1" and of " 2" after each text; what both begin with cancels. At a temperature one of them is drawn."""
-        space = ["" if request.text[-1:].isspace() else " " for request in requests]
-        sides = [encode_completions(self.tokenizer, [f"{each}{verdict}" for each in space]) for verdict in "12"]
-        completions = [ids[:-1] for side in sides for ids in side]  # without end-of-text
-        batch = collate(prompts * 2, completions, self.tokenizer.pad_token_id, str(self.model.device))
-        logprobs = (completion_logprobs(self.model, batch) * batch.completion_mask).sum(1).double().cpu()
-        first, second = logprobs.chunk(2)
-        probabilities = torch.sigmoid(first - second).tolist()
+        """At a temperature one of the two is drawn."""
+        probabilities = first_probabilities(self.model, self.tokenizer, [request.text for request in requests])
         return [self._said(*each) for each in zip(requests, probabilities, prompts, strict=True)]
 
     def _said(self, request: Request, probability: float, prompt: list[int]) -> Answer:
@@ -75,3 +69,19 @@ class LocalJudge:
                 f"a question to the judge takes {longest} tokens, it reads {room} at most; "
                 "shorten the file of collect_preferences.judge.templates, or take a judge that reads more"
             )
+
+
+@torch.inference_mode()
+def first_probabilities(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
+    """P("1") against P("2") behind each text of a batch, by Σ log π of either: what both begin with, as a space, cancels."""
+    completions = [verdict for side in "12" for verdict in encode_verdicts(tokenizer, texts, [side] * len(texts))]
+    batch = collate(encode_prompts(tokenizer, texts) * 2, completions, tokenizer.pad_token_id, str(model.device))
+    logprobs = (completion_logprobs(model, batch) * batch.completion_mask).sum(1).double().cpu()
+    first, second = logprobs.chunk(2)
+    return [float(probability) for probability in torch.sigmoid(first - second)]
+
+
+def encode_verdicts(tokenizer: Any, texts: Sequence[str], verdicts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each verdict behind its text, without end-of-text: nobody asks what a judge says next."""
+    written = [behind(text, verdict) for text, verdict in zip(texts, verdicts, strict=True)]
+    return [ids[:-1] for ids in encode_completions(tokenizer, written)]

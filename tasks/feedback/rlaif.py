@@ -26,7 +26,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.core.statistics import wilson
 from tasks.feedback.annotator import Candidate
-from tasks.feedback.judge import Judge, Judgement, Question
+from tasks.feedback.judge import Judge, Judgement
+from tasks.feedback.judge_texts import Question
 from tasks.feedback.samples import Sampled
 from tasks.feedback.simulated import Crowd, different, pair, questions
 
@@ -69,9 +70,9 @@ def judge_pairs(
     verdicts = judge.judge_again([put[n] for n in again])
     same = [(judged[n].shown or 0.0) > 0.5 for n in again]
     agrees = [(verdict == 1.0) == first for verdict, first in zip(verdicts, same, strict=True) if verdict is not None]
-    figures = measure(judged) | _share("self_agreement", agrees)
+    figures = measure(judged) | share("self_agreement", agrees)
     if is_known:
-        figures |= _share("gold_agreement", [row["gap"] > 0 for row in pairs if row["gap"]])
+        figures |= share("gold_agreement", [row["gap"] > 0 for row in pairs if row["gap"]])
     figures |= {"judge/prompt_tokens": judge.prompt_tokens, "judge/completion_tokens": judge.completion_tokens}
     return pairs, figures, [_shown(question, each) for question, each in zip(put, judged, strict=True)]
 
@@ -85,11 +86,11 @@ def measure(judged: Sequence[Judgement]) -> dict[str, float]:
         "judge/no_verdict": len(judged) - len(both),
         "judge/undecided": sum(each.preference == 0.5 for each in judged),
         "judge/first_position": sum(a + b for a, b in both) / (2 * len(both)) if both else 0.5,
-        **_share("position_bias", inclined),
+        **share("position_bias", inclined),
     }
 
 
-def _share(name: str, found: Sequence[bool]) -> dict[str, float]:
+def share(name: str, found: Sequence[bool]) -> dict[str, float]:
     """With its interval; nothing of nothing."""
     if not found:
         return {}

@@ -17,7 +17,7 @@ Sampled = tuple[Row, str, list[tuple[str, int]]]  # a prompt, its split, what ca
 
 
 def load_questions(config: CollectPreferencesConfig, stage: Stage) -> list[Row]:
-    """The training prompts that are asked about."""
+    """The training prompts that are asked about: the first of them. A judge that is trained here learns from the others."""
     prompts = [row for row in read_table(stage.dep("data/prepared/prompts.parquet")) if row["split"] == "train"]
     return prompts[: config.num_prompts]
 

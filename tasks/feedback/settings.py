@@ -17,6 +17,7 @@ from tasks.core.config import Config
 from tasks.feedback.functions import check_components
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction"]
+OWN_JUDGES = ("sft", "judge_model")  # models of this pipeline, by the name of their stage
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,8 +46,12 @@ class JudgeConfig(Config):
 
     @model_validator(mode="after")
     def _is_one_model(self) -> Self:
-        if self.base_url is not None and self.model == "sft":
-            raise ValueError("model is sft, but base_url names an endpoint; name a model it serves, or write base_url: null")
+        if self.base_url is not None and self.model in OWN_JUDGES:
+            raise ValueError(
+                f"model is {self.model}, but base_url names an endpoint; name a model it serves, or write base_url: null"
+            )
+        if self.model == "judge_model" and self.rationale_tokens:
+            raise ValueError("model is judge_model, which has learned to say 1 or 2 and not why; write rationale_tokens: 0")
         return self
 
 

@@ -104,9 +104,13 @@ class HiddenStates:
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+
     def unread(self, texts: Sequence[str]) -> list[int]:
         """How many tokens at the end of each text lie beyond the window."""
-        return [max(0, len(ids) - self.window) for ids in self.tokenizer(list(texts), verbose=False)["input_ids"]]
+        return [max(0, length - self.window) for length in self.lengths(texts)]
 
     def embed(self, texts: Sequence[str]) -> Array:
         """Mean of all hidden states and of those of the last sentence: (texts, 2, size). Texts of like length go together."""

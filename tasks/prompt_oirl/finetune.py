@@ -64,9 +64,12 @@ class FinetunedSelector:
     def tokens(self, queries: Sequence[str]) -> list[list[int]]:
         return encode_prompts(self.tokenizer, list(queries))
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self.tokens(texts)]
+
     def unread(self, queries: Sequence[str]) -> list[int]:
         """How many tokens at the end of each query lie beyond the window."""
-        return [max(0, len(ids) - self.window) for ids in self.tokens(queries)]
+        return [max(0, length - self.window) for length in self.lengths(queries)]
 
     @torch.no_grad()
     def probabilities(self, queries: Sequence[str]) -> NDArray[np.floating[Any]]:

@@ -34,6 +34,7 @@ from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.prompt_oirl import selector
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.choose import choose, load_selector
+from tasks.prompt_oirl.cost import cost_rows
 from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.finetune import finetune, start
@@ -92,6 +93,7 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     stage.table("choices", choices[:100])
     fitted.save(folder := stage.out("models/prompt_oirl"))
     listed = {"choices": choices, "prompts": prompt_rows(test, training), "calibration": bins}
+    listed["cost"] = cost_rows(rows, test, chances.argmax(axis=1), best, fitted.lengths)
     stage.report("reports/prompt_oirl", listed)
     register(stage, folder, test.queries[:3])
 

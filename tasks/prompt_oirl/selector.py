@@ -4,7 +4,7 @@
     chances = selector.probabilities(["How many apples ...?"])      # (queries, prompts)
     selector.prompt_ids[chances[0].argmax()]                        # the prompt to ask with
 
-Calibration (Platt 1999): σ(a · logit r̂ + b), a and b fitted on a fifth of the queries that a first r̂ has not seen.
+Calibration (Platt 1999): σ(a · logit r̂ + b), a and b fitted on a fifth of the queries that a first, smaller r̂ has not seen.
 
 A prompt the log has never seen is scored by those it resembles (`trees` score it directly, as in the paper):
 
@@ -22,12 +22,14 @@ import numpy as np
 
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json
+from tasks.data.splits import words
 from tasks.prompt_oirl.answers import Answers, Array, folds
 from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
-from tasks.prompt_oirl.learners import PREDICT, State, combine_kernel, fit_mlp, sigmoid, solve_kernel
+from tasks.prompt_oirl.learners import ENSEMBLE, PREDICT, State, combine_kernel, fit_mlp, sigmoid, solve_kernel
 from tasks.prompt_oirl.trees import fit_trees, predict_trees
 
 TEMPERATURE = 0.1
+TRIAL = 3000  # queries of the first r̂, at most
 FLOOR = 0.005  # no chance is called nearer to 0 or 1
 
 
@@ -58,6 +60,10 @@ class Selector:
                 chances = np.concatenate([chances, chances @ similarity(self.encoder.model, others, own).T], axis=1)
         slope, shift = self.weights["calibration"]
         return np.clip(sigmoid(slope * logit(chances) + shift), FLOOR, 1 - FLOOR)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text to the encoder; words and signs where there is none."""
+        return self.encoder.model.lengths(texts) if self.encoder.model else [len(words(text)) for text in texts]
 
     def unread(self, queries: Sequence[str]) -> list[int]:
         """How many tokens at the end of each query the encoder does not read."""
@@ -92,7 +98,8 @@ class Fitting:
         self.encoder = Encoder.fit(model, answers.queries)
         self.features = self.encoder.encode(answers.queries)
         held_back = folds(answers.queries, 5, seeds.derive(seed, "calibration")) == 0
-        self.rest, self.parts = np.flatnonzero(held_back), [np.arange(len(answers)), np.flatnonzero(~held_back)]
+        trial = np.random.default_rng(seeds.derive(seed, "trial")).permutation(np.flatnonzero(~held_back))[:TRIAL]
+        self.rest, self.parts = np.flatnonzero(held_back), [np.arange(len(answers)), np.sort(trial)]
         self.solved: list[State] = []
         if learner in ("kernel", "mean"):
             self.solved = [solve_kernel(self.features[rows], answers.of_rows(rows), seed) for rows in self.parts]
@@ -108,7 +115,7 @@ class Fitting:
         return Selector(answers.prompts, self.encoder, self.learner, weights)
 
     def _fit(self, answers: Answers, part: int) -> State:
-        """part: 0 for all queries, 1 for those the calibration does not need."""
+        """part: 0 for all queries, 1 for the trial that is calibrated on the others: one network is enough for that."""
         features, columns = self.features[self.parts[part]], [list(self.answers.prompts).index(id) for id in answers.prompts]
         answers = answers.of_rows(self.parts[part])
         if self.learner == "trees":
@@ -117,7 +124,7 @@ class Fitting:
         if self.learner in ("kernel", "mean"):
             weights |= combine_kernel(self.solved[part], answers, columns)
         if self.learner in ("mlp", "mean"):
-            weights |= fit_mlp(features, answers, self.seed)
+            weights |= fit_mlp(features, answers, self.seed, members=1 if part else ENSEMBLE)
         return weights
 
 

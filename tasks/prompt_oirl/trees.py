@@ -2,7 +2,10 @@
 
 How this differs from the paper
   - Histogram trees of scikit-learn with fewer, larger steps instead of 2000 rounds of XGBoost.
-  - The calls of a (query, prompt) pair are two weighted rows, right and wrong: the same loss on a fifth of the rows.
+  - The calls of a (query, prompt) pair are one row, its target the share of right answers, its weight their number: the same
+    cross-entropy on a tenth of the rows.
+  - A query is given by its 64 leading principal axes, a prompt by its cosine with each training prompt: trees of all 1400
+    numbers take twelve times as long and are no better on held-out training queries of SVAMP (AUC .791 against .792).
 
 The trees are kept as arrays of nodes and walked by numpy, so nothing on disk is a pickle.
 """
@@ -13,16 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.prompt_oirl.answers import Answers
-from tasks.prompt_oirl.learners import Array, State, sigmoid
+from tasks.prompt_oirl.learners import Array, State, principal_axes, sigmoid
 
+AXES = 64  # of the queries
 ROUNDS, LEARNING_RATE, LEAVES, BINS = 60, 0.1, 255, 32  # deep enough to remember a question, as the published trees do
 
 
 def fit_trees(queries: Array, prompts: Array, answers: Answers, seed: int) -> State:
     """queries: (queries, features); prompts: (prompts, features)."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn._loss import HalfBinomialLoss
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
-    trees = HistGradientBoostingClassifier(
+    trees = HistGradientBoostingRegressor(
+        loss=HalfBinomialLoss(),
         max_iter=ROUNDS,
         learning_rate=LEARNING_RATE,
         max_leaf_nodes=LEAVES,
@@ -32,13 +38,10 @@ def fit_trees(queries: Array, prompts: Array, answers: Answers, seed: int) -> St
         early_stopping=False,
         random_state=seed % 2**32,
     )
-    rows = pairs(queries, prompts)
-    right, wrong = answers.right.ravel(), (answers.calls - answers.right).ravel()
-    labels = np.repeat([1, 0], len(rows))
-    weights = np.concatenate([right, wrong])
-    counted = weights > 0
-    trees.fit(np.concatenate([rows, rows])[counted], labels[counted], sample_weight=weights[counted])
-    return nodes(trees)
+    centre, axes = principal_axes(queries, AXES)
+    state = {"trees.centre": centre, "trees.axes": axes, "trees.prompts": prompts}
+    trees.fit(pairs(state, queries, prompts), answers.rates.ravel(), sample_weight=answers.calls.ravel())
+    return state | nodes(trees)
 
 
 def nodes(trees: Any) -> State:
@@ -56,25 +59,27 @@ def nodes(trees: Any) -> State:
         left[place, : len(tree)] = np.where(leaf, own, tree["left"])
         right[place, : len(tree)] = np.where(leaf, own, tree["right"])
         value[place, : len(tree)] = tree["value"]
-    state["trees.depth"] = np.array([max(int(tree["depth"].max()) for tree in grown)], dtype=np.int32)
     state |= {"trees.feature": feature, "trees.left": left, "trees.right": right}
     return state | {"trees.threshold": threshold, "trees.value": value}
 
 
 def predict_trees(state: State, queries: Array, prompts: Array) -> Array:
     """(queries, prompts)"""
-    rows = pairs(queries, prompts)
+    rows = pairs(state, queries, prompts)
     scores = np.full(len(rows), state["trees.base"][0], dtype=np.float64)
-    every = np.arange(len(rows))
-    for tree in range(len(state["trees.value"])):
+    names = ("feature", "threshold", "left", "right", "value")
+    for feature, threshold, left, right, value in zip(*(state[f"trees.{name}"] for name in names), strict=True):
         place: NDArray[Any] = np.zeros(len(rows), dtype=np.int32)
-        for _ in range(int(state["trees.depth"][0])):
-            goes_left = rows[every, state["trees.feature"][tree][place]] <= state["trees.threshold"][tree][place]
-            place = np.where(goes_left, state["trees.left"][tree][place], state["trees.right"][tree][place])
-        scores += state["trees.value"][tree][place]
+        moving = np.arange(len(rows))
+        while len(moving):
+            node = place[moving]
+            place[moving] = np.where(rows[moving, feature[node]] <= threshold[node], left[node], right[node])
+            moving = moving[place[moving] != node]
+        scores += value[place]
     return sigmoid(scores).reshape(len(queries), len(prompts))
 
 
-def pairs(queries: Array, prompts: Array) -> Array:
-    """One row per pair, query by query: (queries · prompts, features of both)."""
-    return np.concatenate([np.repeat(queries, len(prompts), axis=0), np.tile(prompts, (len(queries), 1))], axis=1)
+def pairs(state: State, queries: Array, prompts: Array) -> Array:
+    """What the trees see of each pair, query by query: (queries · prompts, AXES + training prompts)."""
+    rows, columns = (queries - state["trees.centre"]) @ state["trees.axes"], prompts @ state["trees.prompts"].T
+    return np.concatenate([np.repeat(rows, len(columns), axis=0), np.tile(columns, (len(rows), 1))], axis=1)

@@ -28,6 +28,7 @@ CAPTIONS = {
     "prompts_calibration": "Equally many choices per dot, 95 % intervals. The largest of several guesses promises too much.",
     "tabular_horizon": "95 % intervals over seeds. Beside each name its slope: 2, errors compound; 1, they do not.",
     "study_curve": "Mean over all subsets of K training prompts; bands: standard deviation over the subsets.",
+    "proposals_kept": "By what r̂ predicted, on average over queries. Blue: proposed prompts; black: known ones.",
     "prompts_loss": "Of a pair of query and prompt, on training queries.",
 }
 

@@ -1,7 +1,8 @@
 """Is one variant, or one model, more often right than another? Answered with an interval, and in words.
 
 With one seed the two sides answer the same test prompts, and the interval is over prompts: it speaks of these two models, not
-of another training run. With several seeds each is one repetition of everything, and the interval is over seeds.
+of another training run. With several seeds each is one repetition of everything, and the interval is over seeds; the
+one over the prompts of all seeds together stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tasks.core.statistics import over_seeds, paired_bootstrap, sign_flip
-from tasks.report.variants import Right, Variant
+from tasks.report.variants import Kind, Right, Variant
 
 SAMPLES = 4000  # of the bootstrap
 Group = Mapping[Any, Variant]  # by seed
@@ -19,7 +20,7 @@ Words = Literal["better", "worse", "cannot tell", "no difference"]
 @dataclass(frozen=True)
 class Difference:
     """Of the share of right answers, in favour of the first side. p: sign-flip p-value over seeds. paired: whether both sides
-    answered the same prompts."""
+    answered the same prompts. over_prompts: of several seeds the interval over all their prompts together."""
 
     mean: float
     low: float
@@ -27,6 +28,7 @@ class Difference:
     by_seed: tuple[float, ...]
     p: float | None
     paired: bool
+    over_prompts: tuple[float, float] | None = None
 
     @property
     def words(self) -> Words:
@@ -37,15 +39,17 @@ class Difference:
         return "worse" if self.high < 0 else "cannot tell"
 
 
-def difference(one: Group, other: Group, model: str, other_model: str | None = None) -> Difference | None:
+def difference(
+    one: Group, other: Group, model: str, other_model: str | None = None, kind: Kind = "greedy"
+) -> Difference | None:
     """Of `model` in two groups, or of two models in one; over the seeds that both have. None: nothing can be said."""
     pairs = [(one[seed], other[seed]) for seed in one if seed in other]
-    by_prompt = [_by_prompt(a.right.get(model, {}), b.right.get(other_model or model, {})) for a, b in pairs]
+    by_prompt = [_by_prompt(a.shares(kind, model), b.shares(kind, other_model or model)) for a, b in pairs]
     paired = bool(pairs) and all(by_prompt)
     if not paired:
         if len(pairs) < 2:
             return None
-        by_prompt = [_of_shares(a, b, model, other_model or model) for a, b in pairs]
+        by_prompt = [_of_shares(a, b, model, other_model or model, kind) for a, b in pairs]
         if not all(by_prompt):
             return None
     figures = [list(found.values()) for found in by_prompt]
@@ -53,7 +57,9 @@ def difference(one: Group, other: Group, model: str, other_model: str | None = N
     if len(pairs) == 1:
         return Difference(*paired_bootstrap(figures[0], SAMPLES, seed=0), means, None, paired)
     same = paired and all(list(found) == list(by_prompt[0]) for found in by_prompt)
-    return Difference(*over_seeds(figures, same), means, sign_flip(means), paired)
+    _, low, high = paired_bootstrap([value for values in figures for value in values], SAMPLES, seed=0)
+    over_prompts = (low, high) if paired else None
+    return Difference(*over_seeds(figures, same), means, sign_flip(means), paired, over_prompts)
 
 
 def mean_over_seeds(group: Group, model: str) -> tuple[float, float, float] | None:
@@ -76,7 +82,8 @@ def _by_prompt(right: Right, other: Right) -> dict[Any, float]:
     return {prompt: right[prompt] - other[prompt] for prompt in right} if right.keys() == other.keys() else {}
 
 
-def _of_shares(one: Variant, other: Variant, model: str, other_model: str) -> dict[Any, float]:
+def _of_shares(one: Variant, other: Variant, model: str, other_model: str, kind: Kind) -> dict[Any, float]:
     """Where the prompts differ, such as after a change of the data: the shares can still be subtracted, seed by seed."""
-    ours, theirs = one.figures.get(model, {}).get("accuracy"), other.figures.get(other_model, {}).get("accuracy")
+    key = {"greedy": "accuracy", "sampled": "sampled_accuracy"}[kind]
+    ours, theirs = one.figures.get(model, {}).get(key), other.figures.get(other_model, {}).get(key)
     return {} if ours is None or theirs is None else {"all": ours - theirs}

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
 
-from tasks.report import fits, prompt_charts, tabular
+from tasks.report import fits, prompt_charts, proposals, tabular
 from tasks.report.drawing import INK, PAPER, SERIES, Line, chart, curves, look, over_steps, percent, series
 from tasks.report.multiples import Column, Points, small_multiples
 from tasks.report.recorded import Policy, Recorded
@@ -43,6 +43,7 @@ def draw(recorded: Recorded) -> dict[str, Figure]:
         **(training_in_rows(recorded) if too_many(recorded) else training_charts(recorded)),
         **fits.reward_model_charts(recorded),
         **prompt_charts.charts(recorded.prompt_oirl),
+        **proposals.charts(recorded.proposals),
         **fits.imitation_charts(recorded),
         **tabular.charts(recorded),
     }

@@ -7,19 +7,20 @@ from matplotlib.figure import Figure
 
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
-from tasks.report import tables
 from tasks.report.captions import grid
 from tasks.report.drawing import INK, SERIES, SOFT, chart, end_labels, percent
 from tasks.report.prompts import FIGURES
 from tasks.report.recorded_prompts import Figures
 from tasks.report.tables import row, table
 from tasks.report.template import marked
-from tasks.report.wording import data
+from tasks.report.wording import Style, data, interval
 
-FOLDS = """<p>Five folds by question, near-repeats of a question in one fold; each fold is scored by a fit on the other four,
-and compared with the prompt that was best on those. The log's own split plays no part.</p>"""
+FOLDS = """<p>Five folds by question; each is scored by a fit on the other four, and compared with the prompt that was best on
+those, unseen prompts with the best of them in hindsight. The log's own split plays no part. <b>honest</b> keeps near-repeats of
+a question in one fold; <b>by_question</b> goes by the text alone, so near-repeats cross folds, which flatters.</p>"""
 SUBSETS = """<p>The published experiment, on the log's own split: fits on every subset of K training prompts. Unseen prompts
 have no training calls.</p>"""
+GROUPS = {"seen": "seen prompts", "unseen": "unseen prompts"}
 LINES = {  # column of the curve: (label, colour)
     "seen": ("seen", SERIES[0]),
     "unseen": ("unseen", SERIES[1]),
@@ -46,17 +47,36 @@ def read_study(stage: Stage) -> Study:
 
 
 def section(study: Study) -> str:
-    content = ""
-    for name, title in (("seen", "Prompts with training calls"), ("unseen", "Unseen prompts; best single: in hindsight")):
-        start = f"honest.{name}."
-        figures = {key.removeprefix(start): value for key, value in study.figures.items() if key.startswith(start)}
-        if figures:
-            names = {key: style for key, style in FIGURES.items() if key in figures}
-            content += (FOLDS if not content else "") + f"<h3>{title}</h3>" + tables.key_figures(figures, names)
+    content = _by_fold(study)
     if study.curve:
         published = SUBSETS + grid({"study_curve": curve_chart(study.curve)}, "study_") + _by_k(study)
         content += marked(published) if study.figures.get("contaminated") else published
     return content
+
+
+def _by_fold(study: Study) -> str:
+    """One row per experiment in folds and group of prompts; nothing where none was asked for."""
+    found = {
+        f"<b>{experiment}</b><small>{title}</small>": figures
+        for experiment in ("honest", "by_question")
+        for group, title in GROUPS.items()
+        if (figures := _figures(study, f"{experiment}.{group}."))
+    }
+    names = {key: named for key, named in FIGURES.items() if any(key in figures for figures in found.values())}
+    rows = [
+        row([name, *(_with_interval(figures, key, style) for key, (_, style) in names.items())])
+        for name, figures in found.items()
+    ]
+    head = ["", *(title.replace(" of predictions", "") for title, _ in names.values())]
+    return FOLDS + table(head, rows, css="fine") if found else ""
+
+
+def _with_interval(figures: Figures, key: str, style: Style) -> str:
+    return f"{data(figures.get(key), style)}<small>{interval(figures, key, style)}</small>"
+
+
+def _figures(study: Study, start: str) -> Figures:
+    return {key.removeprefix(start): value for key, value in study.figures.items() if key.startswith(start)}
 
 
 def curve_chart(curve: Sequence[Row]) -> Figure:
@@ -84,7 +104,7 @@ def _by_k(study: Study) -> str:
     rows = [row([str(each["k"]), *(_with_spread(each, name) for name in columns)]) for each in study.curve]
     head = ["K", *(f"{label}, %" for label, _ in LINES.values())]
     head += ["accuracy seen, %", "precision seen, %", "accuracy unseen, %", "precision unseen, %"]
-    single = {key.removeprefix("single."): value for key, value in study.figures.items() if key.startswith("single.")}
+    single = _figures(study, "single.")
     best = max(single.values(), default=None)
     notes = f"; the best of {len(single)} single prompts in hindsight: {data(best, 'percent')} %"
     if "self_critique" in study.figures:

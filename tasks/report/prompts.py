@@ -24,8 +24,8 @@ FIGURES: dict[str, tuple[str, Style]] = {
     "precision": ("precision, %", "percent"),
     "auc": ("AUC of predictions", "decimal"),
     "log_loss": ("log loss, nats", "decimal"),
-    "ece": ("calibration error, points", "points"),
-    "choice_ece": ("of the choices, points", "points"),
+    "ece": ("calibration error, points", "percent"),
+    "choice_ece": ("of the choices, points", "percent"),
 }
 NOTHING = "<p>Nothing is recorded: the queries have no answers to check.</p>"
 WORDS = """<p>A prompt is an instruction put around a query. From a log of every query under every prompt, Prompt-OIRL
@@ -43,6 +43,7 @@ def section(recorded: PromptOirl, charts: dict[str, Figure]) -> str:
             tables.key_figures(recorded.figures, {key: style for key, style in FIGURES.items() if key in recorded.figures}),
             grid(charts, "prompts_"),
             _candidates(recorded),
+            _cost(recorded),
             _won_and_lost(recorded),
             _every_choice(recorded.choices),
         ]
@@ -72,6 +73,19 @@ def _candidates(recorded: PromptOirl) -> str:
     head += ["right where chosen, %", "best single there, %", "chosen, times"]
     caption = f"The candidate prompts, and how often each was chosen for {len(recorded.choices)} test queries"
     return table(head, rows, caption, "prompts")
+
+
+def _cost(recorded: PromptOirl) -> str:
+    """What a query costs by each way to find its prompt, beside what that brings."""
+    brings = [recorded.figures[name] for name in ("best_prompt_success", "success", "oracle_success")]
+    styles: dict[str, Style] = {"calls": "count", "tokens_read": "tokens", "tokens_written": "tokens"}
+    rows = [
+        row([each["way"], *(data(each[key], style) for key, style in styles.items()), data(right, "percent")])
+        for each, right in zip(recorded.cost, brings, strict=True)
+    ]
+    head = ["", "calls", "tokens read", "tokens written", "right, %"]
+    caption = "Cost of a test query. Every prompt: if a judge who is never wrong then picks a right answer"
+    return table(head, rows, caption)
 
 
 def _won_and_lost(recorded: PromptOirl) -> str:

@@ -8,6 +8,7 @@ from tasks.core.config import policy_matrix
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
+from tasks.report.proposals import Proposals, read_proposals
 from tasks.report.recorded_prompts import Figures, History, PromptOirl, read_history, read_prompt_oirl
 
 
@@ -28,15 +29,18 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Everything the page shows. histories: of base_model, sft, reward_model; empty where nothing was trained."""
+    """Everything the page shows. feedback: of collect_preferences. histories: of base_model, sft, reward_model; empty
+    where nothing was trained."""
 
     contaminated: bool
     base_model: Figures
     sft: Figures
+    feedback: Figures
     reward_model: Figures
     reward_calibration: list[Row]
     reward_agreement: list[Row]
     prompt_oirl: PromptOirl
+    proposals: Proposals
     policies: list[Policy]
     histories: dict[str, History]
     completions: list[Row]
@@ -71,10 +75,12 @@ def read(stage: Stage) -> Recorded:
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
         base_model=read_json(trained["base_model"] / "metrics.json"),
         sft=metrics["sft"],
+        feedback=read_json(stage.dep("reports/collect_preferences") / "metrics.json"),
         reward_model=metrics["reward_model"],
         reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),
         reward_agreement=_table(trained["reward_model"] / "agreement.parquet"),
         prompt_oirl=prompt_oirl,
+        proposals=read_proposals(stage),
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
         completions=completions,

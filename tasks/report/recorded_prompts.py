@@ -13,7 +13,7 @@ History: TypeAlias = list[Row]
 
 @dataclass(frozen=True)
 class PromptOirl:
-    """All of Prompt-OIRL: figures, one row per prompt, per test query, per bin of chances.
+    """All of Prompt-OIRL: figures, one row per prompt, per test query, per bin of chances, per way to find a prompt.
 
     Empty where the queries have no answers.
     """
@@ -23,6 +23,7 @@ class PromptOirl:
     prompts: list[Row]
     choices: list[Row]
     calibration: list[Row]
+    cost: list[Row]
     verdict: dict[str, Any]
 
     @property
@@ -40,7 +41,7 @@ def read_prompt_oirl(stage: Stage) -> PromptOirl:
     folder = stage.dep("reports/prompt_oirl")
     tables = {
         name: read_table(file) if (file := folder / f"{name}.parquet").exists() else []
-        for name in ("prompts", "choices", "calibration")
+        for name in ("prompts", "choices", "calibration", "cost")
     }
     return PromptOirl(
         figures=read_json(folder / "metrics.json"),

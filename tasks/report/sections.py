@@ -5,12 +5,13 @@ from html import escape
 from matplotlib.figure import Figure
 
 from tasks.core.files import Row
-from tasks.report import examples, gates, prompts, tables, tabular
+from tasks.report import examples, gates, prompts, proposals, tables, tabular
 from tasks.report.alarms import alarm_table
 from tasks.report.captions import grid
 from tasks.report.comparison import changed_answers, comparison
 from tasks.report.figures import on_policy, too_many
 from tasks.report.recorded import Recorded
+from tasks.report.recorded_prompts import Figures
 from tasks.report.wording import Style, data, interval, listing
 
 REWARD_MODEL: dict[str, tuple[str, Style]] = {
@@ -32,6 +33,17 @@ SOMETIMES: dict[str, tuple[str, Style]] = {  # by the params of reward_model
     "disagreement": ("deviation of its members' scores", "decimal"),
     "disagreement_auc": ("of disagreement, to tell wrong pairs: AUC", "decimal"),
 }
+JUDGE: dict[str, tuple[str, Style]] = {  # of an AI judge, where one was asked
+    "judge/gold_agreement": ("the truly better one chosen, % of pairs", "percent"),
+    "judge/self_agreement": ("the same verdict when asked again, %", "percent"),
+    "judge/position_bias": ("verdicts that the order decided, %", "percent"),
+    "judge/first_position": ("mean probability of the first, %", "percent"),
+    "judge/questions": ("questions, each in both orders", "count"),
+    "judge/no_verdict": ("of those without a verdict", "count"),
+    "judge/undecided": ("of those undecided", "count"),
+    "judge/prompt_tokens": ("tokens that it read", "count"),
+    "judge/completion_tokens": ("tokens that it wrote", "count"),
+}
 GROUPS = {"kind": "kind of pair", "margin": "size of the margin", "gap": "annotator's gap"}
 BASE_MODEL: dict[str, tuple[str, Style]] = {
     "parameters": ("parameters", "count"),
@@ -44,10 +56,12 @@ MLflow run that made the outputs of each stage, with every metric by step.</p>""
 
 def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[str, str]]:
     """Anchor -> (title, HTML)."""
+    proposed = {"proposals": ("Proposed prompts", proposals.section(recorded.proposals, charts))}
     gate_tables = "".join(gates.gate(name, found) for name, found in recorded.verdicts.items())
     return {
         "policies": ("SFT against each policy", _policies(recorded)),
         "prompts": ("Prompt-OIRL", prompts.section(recorded.prompt_oirl, charts)),
+        **(proposed if recorded.proposals.candidates else {}),
         "reward-model": ("Reward model", _reward_model(recorded, charts)),
         "training": ("Training of the policies", _training(recorded, charts)),
         "imitation": ("Base model and SFT", _imitation(recorded, charts)),
@@ -66,9 +80,18 @@ over test prompts, each at 95 % taken by itself; they do not say how another tra
 
 def _reward_model(recorded: Recorded, charts: dict[str, Figure]) -> str:
     names = REWARD_MODEL | {key: title for key, title in SOMETIMES.items() if key in recorded.reward_model}
+    figures = _judge(recorded.feedback) + tables.key_figures(recorded.reward_model, names)
     return f"""<p>It learns which of two completions is preferred, and its score stands in for the annotator when policies are
 trained. The correlation, on fresh samples of the SFT model, is the honest figure: pairs are easier than samples.</p>
-{tables.key_figures(recorded.reward_model, names)}{grid(charts, "reward_model_")}{_agreement(recorded.reward_agreement)}"""
+{figures}{grid(charts, "reward_model_")}{_agreement(recorded.reward_agreement)}"""
+
+
+def _judge(figures: Figures) -> str:
+    """Nothing of annotators and of data sets."""
+    if "judge/questions" not in figures:
+        return ""
+    return f"""<p>The pairs are those of an AI judge, who was asked in both orders. Its errors are not mere noise: a reward
+model that learns them too can agree with it more often than a perfect one would.</p>{tables.key_figures(figures, JUDGE)}"""
 
 
 def _agreement(groups: list[Row]) -> str:

@@ -13,27 +13,28 @@ from pathlib import Path
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row, write_json
-from tasks.report import gains
+from tasks.report import difference_table, gains
 from tasks.report.differences import Difference, counted, difference, mean_over_seeds
 from tasks.report.gain_table import gain_table
-from tasks.report.sweep_cells import between, colour, named, over_seeds_note, small
+from tasks.report.sweep_cells import between, named, small
 from tasks.report.sweep_template import BANNER, PAGE, STYLE
 from tasks.report.tables import row, table
 from tasks.report.template import LEAK
 from tasks.report.variants import PROMPT_OIRL, Sweep, Variant, read_sweep
-from tasks.report.whiskers import axis, scale_of, whisker
 from tasks.report.wording import MISSING, data, interval, listing
 
-OVER_PROMPTS = """<p>Both sides answer the same test prompts, and the interval is over prompts (paired bootstrap, 95 %): it
-speaks of the two trained models, not of how another training run would end. For that, add <code>--seeds</code>.</p>"""
 SURE = 0.01
 MANY_MODELS = 8  # more of them stand below each other
-MANY = "Each interval is taken by itself: of twenty differences that are none, one would seem to be."
 
 
 def page(sweep: Sweep) -> str:
     gained = gains.rows(sweep)
-    found = {"gains": gain_table(gained, sweep), "pairs": pairs(sweep), "seeds": seeds(sweep), "variants": variants(sweep)}
+    found = {
+        "gains": gain_table(gained, sweep),
+        "pairs": difference_table.section(sweep),
+        "seeds": seeds(sweep),
+        "variants": variants(sweep),
+    }
     contaminated = any(variant.contaminated for variant in sweep.variants)
     sections = "".join(f'<section id="{key}">{content}</section>\n' for key, content in found.items() if content)
     if contaminated:
@@ -67,8 +68,8 @@ def _by_p(gained: Sequence[Row]) -> str:
 
 def verdict(sweep: Sweep) -> str:
     """What is better and what is worse, in one sentence."""
-    several = _most_seeds(sweep)
-    found = {f"{model} with {label}": each for label, model, each in _pairs(sweep) if each}
+    several = sweep.most_seeds
+    found = {f"{model} with {label}": each for label, model, each in difference_table.against_reference(sweep) if each}
     than = f"with {sweep.reference}"
     if len(sweep.groups) < 2:
         found, than = {model: each for _, model, each in _gains(sweep) if each}, "SFT"
@@ -136,7 +137,7 @@ def _share(one: Variant, model: str) -> str:
 
 def seeds(sweep: Sweep) -> str:
     """Each model over the seeds of its group."""
-    several = _most_seeds(sweep)
+    several = sweep.most_seeds
     if several < 2:
         return ""
     rows = []
@@ -153,39 +154,6 @@ def seeds(sweep: Sweep) -> str:
     return f"<h2>Over seeds</h2>{said}{table(heads, rows, caption, 'sweep')}"
 
 
-def pairs(sweep: Sweep) -> str:
-    """Each group against the reference, model by model."""
-    found = _pairs(sweep)
-    known = [each for _, _, each in found if each]
-    if not known:
-        return ""
-    scale = scale_of(known)
-    over_seeds = any(len(each.by_seed) > 1 for each in known)
-    heads = ["", "difference, points", axis(scale), *(["p"] if over_seeds else []), "in words"]
-    rows = []
-    for label, model, each in found:
-        cells = _cells(each, scale, colour(model, sweep))
-        if not over_seeds:
-            del cells[2]
-        rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
-    counts = ", ".join(f"{words}: {count}" for words, count in counted(known).items())
-    notes = f"<p>{MANY} Here {counts}.</p>" + (f"<p>{over_seeds_note(_most_seeds(sweep))}</p>" if over_seeds else OVER_PROMPTS)
-    if len(known) < len(found):
-        notes += "<p>A dash: the two were asked different test prompts with one seed each, or nothing was recorded.</p>"
-    caption = f"Each variant against <b>{escape(sweep.reference)}</b>, the same model in both"
-    return f"<h2>Differences between variants</h2>{notes}{table(heads, rows, caption, 'sweep')}"
-
-
-def _most_seeds(sweep: Sweep) -> int:
-    return max((len(group) for group in sweep.groups.values()), default=0)
-
-
-def _pairs(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
-    reference = sweep.groups.get(sweep.reference, {})
-    others = {label: group for label, group in sweep.groups.items() if label != sweep.reference}
-    return [(label, model, difference(group, reference, model)) for label, group in others.items() for model in sweep.models]
-
-
 def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
     """Of every policy on SFT, in each group of several seeds."""
     models = [model for model in sweep.models if model not in ("sft", PROMPT_OIRL)]
@@ -193,20 +161,12 @@ def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
     return [(label, model, difference(group, group, model, "sft")) for label, group in groups.items() for model in models]
 
 
-def _cells(each: Difference | None, scale: tuple[float, float], colour: str) -> list[str]:
-    """Difference, drawing, p and words."""
-    if each is None:
-        return [MISSING, "", "", ""]
-    shown = data(each.mean, "points") + small(between(each.low, each.high, "points"))
-    p = "" if each.p is None else f'<data value="{each.p}">{each.p:.3f}</data>'
-    return [shown, whisker(each, scale, colour), p, f'<span class="{each.words}">{each.words}</span>']
-
-
 def main(folder: Path) -> None:
-    """The page, and its table of gains for whoever prints it."""
+    """The page, and its gains and differences for whoever prints them."""
     sweep = read_sweep(folder)
     (folder / "index.html").write_text(page(sweep), encoding="utf-8")
     write_json(folder / "gains.json", gains.rows(sweep))
+    write_json(folder / "differences.json", difference_table.rows(sweep))
 
 
 if __name__ == "__main__":

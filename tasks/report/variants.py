@@ -4,24 +4,27 @@ another project's evaluation may record other figures."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tasks.core.files import read_json, read_table
 from tasks.report.alarms import Alarm, raised
 from tasks.report.recorded_prompts import Figures, read_history
 
 Prompt: TypeAlias = tuple[str, str]  # id and text of a test prompt
-Right: TypeAlias = dict[Prompt, float]  # 1 if the answer was right, else 0
+Right: TypeAlias = dict[Prompt, float]  # share of right answers: 1 or 0 of a single one
+Kind: TypeAlias = Literal["greedy", "sampled"]  # of completions
 Answers: TypeAlias = dict[Prompt, tuple[int, int]]  # how many answers were right, of how many
 PROMPT_OIRL = "Prompt-OIRL"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """params: of the keys that vary. All else by model; figures: of the test prompts; right: prompt by prompt, greedy;
-    sampled: the same for several samples; tokens: sampled to train on; seconds: of the training."""
+    """listed: what a list of variants calls it; params: of the keys that vary. All else by model; figures: of the test prompts;
+    right: prompt by prompt, greedy; sampled: the same for several samples; tokens: sampled to train on; seconds: of the
+    training."""
 
     name: str
+    listed: str
     params: dict[str, Any]
     state: str
     why: str
@@ -35,6 +38,12 @@ class Variant:
     seconds: dict[str, float]
     alarms: dict[str, list[Alarm]]
 
+    def shares(self, kind: Kind, model: str) -> Right:
+        """Of right answers, prompt by prompt."""
+        if kind == "greedy":
+            return self.right.get(model, {})
+        return {prompt: right / of for prompt, (right, of) in self.sampled.get(model, {}).items()}
+
     @property
     def greedy(self) -> dict[str, Answers]:
         return {model: {prompt: (int(one), 1) for prompt, one in right.items()} for model, right in self.right.items()}
@@ -42,10 +51,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Sweep:
-    """keys: what varies; base: their values in params.yaml; seed: the key of the seed."""
+    """keys: what varies; listed: those that a list of variants sets; base: their values in params.yaml; seed: the key of the
+    seed."""
 
     title: str
     keys: list[str]
+    listed: list[str]
     base: dict[str, Any]
     seed: str
     variants: list[Variant]
@@ -62,24 +73,33 @@ class Sweep:
         groups: dict[str, dict[Any, Variant]] = {}
         for variant in self.variants:
             if variant.figures:
-                groups.setdefault(self.label(variant.params), {})[variant.params.get(self.seed)] = variant
+                groups.setdefault(self.label(variant), {})[variant.params.get(self.seed)] = variant
         return groups
+
+    @property
+    def most_seeds(self) -> int:
+        return max((len(group) for group in self.groups.values()), default=0)
 
     @property
     def reference(self) -> str:
         """The group that is compared with: the one that params.yaml says, or the first."""
-        groups = list(self.groups)
-        return next((label for label in groups if label == self.label(self.base)), groups[0] if groups else "")
+        keys = [key for key in self.keys if key != self.seed]
+        groups = {label: next(iter(group.values())) for label, group in self.groups.items()}
+        same = (label for label, one in groups.items() if all(one.params[key] == self.base[key] for key in keys))
+        return next(same, next(iter(groups), ""))
 
-    def label(self, params: dict[str, Any]) -> str:
-        """learning_rate 0.001, kl_coef 0.05: what tells groups apart; nothing where only the seed varies."""
-        return ", ".join(f"{key.rpartition('.')[2]} {params[key]}" for key in self.keys if key != self.seed)
+    def label(self, variant: Variant) -> str:
+        """The name in a list, or learning_rate 0.001, kl_coef 0.05: what tells groups apart; nothing of the seed."""
+        keys = [key for key in self.keys if key not in (self.seed, *self.listed)]
+        named = [variant.listed] if variant.listed else []
+        return ", ".join([*named, *(f"{key.rpartition('.')[2]} {variant.params[key]}" for key in keys)])
 
 
 def read_sweep(folder: Path) -> Sweep:
     """Of the folder in which flows/compare.py keeps the sweep."""
     found = read_json(folder / "sweep.json")
-    return Sweep(found["title"], found["keys"], found["base"], found["seed"], [_variant(each) for each in found["variants"]])
+    variants = [_variant(each) for each in found["variants"]]
+    return Sweep(found["title"], found["keys"], found["listed"], found["base"], found["seed"], variants)
 
 
 def _variant(entry: dict[str, Any]) -> Variant:
@@ -95,7 +115,7 @@ def _variant(entry: dict[str, Any]) -> Variant:
     histories = {model: read_history(reports / f"policy/{name}") for model, name in policies.items()}
     seconds = {model: entry.get("seconds", {}).get(f"policy@{name}") for model, name in policies.items()}
     return Variant(
-        entry["name"], entry["params"], entry["state"], entry["why"], entry["experiment"],
+        entry["name"], entry["listed"], entry["params"], entry["state"], entry["why"], entry["experiment"],
         contaminated=bool(metrics.get("contaminated")),
         figures=dict(_figures(metrics)),
         reward_model=metrics.get("reward_model", {}),

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from flows.compare import read_arguments
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.sweep.axes import Sweep, in_order, make_sweep, plain
+from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
@@ -279,11 +280,24 @@ def test_gains_are_printed_with_intervals_and_alarms() -> None:
     ]  # fmt: skip
 
 
+def test_differences_are_printed_with_both_intervals() -> None:
+    greedy = {"difference": -0.012, "low": -0.03, "high": 0.004, "seeds_low": -0.1, "seeds_high": 0.08}
+    row = {"group": "rlaif", "model": "grpo", "reference": "rlhf", "greedy": greedy, "sampled": None}
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(difference_table([row]))
+    [title, _, line] = printed.getvalue().splitlines()
+    assert title.strip() == "against rlhf, the same model in both"
+    assert line.split() == ["grpo,", "rlaif", "-1.2", "[-3.0,", "+0.4]", "[-10.0,", "+8.0]", "-"]
+
+
 def test_a_list_names_its_variants_and_may_be_repeated_over_seeds(here: Path) -> None:
     (here / "v.yaml").write_text("small: {work.a.scale: 1}\nas it is:\n")
     made = sweep(seeds="0,1", file=here / "v.yaml", name="sizes")
     assert [made.experiment(variant) for variant in made.variants] == [
         "sizes-small,seed=0", "sizes-small,seed=1", "sizes-as-it-is,seed=0", "sizes-as-it-is,seed=1",
+    ]  # fmt: skip
+    assert [(variant.listed, made.listed) for variant in made.variants[1:3]] == [
+        ("small", ("work.a.scale",)), ("as it is", ("work.a.scale",)),
     ]  # fmt: skip
     assert made.variants[-1].params == {"runtime.seed": 1}
     assert made.variants[-1].shown == {"work.a.scale": 2, "runtime.seed": 1}

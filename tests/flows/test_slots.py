@@ -70,12 +70,14 @@ def test_never_two_holders(gpus: Slots) -> None:
 def test_never_an_idle_device(gpus: Slots) -> None:
     """Each of six stages waits, holding its device, until another one holds the other."""
     both = threading.Barrier(2, timeout=60)
+    met: list[int] = []
 
     def hold(count: int) -> None:
         with gpus.lease(count):
-            both.wait()
+            met.append(both.wait())
 
     at_once(hold, [1] * 6)
+    assert sorted(met) == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_stage_without_gpus_waits_for_none(gpus: Slots) -> None:

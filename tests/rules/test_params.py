@@ -1,5 +1,6 @@
 """params.yaml and the Config classes say the same: every key is a field, every field is a key, every policy has a file."""
 
+import copy
 import importlib
 
 import pytest
@@ -79,9 +80,12 @@ def test_the_variants_of_a_sweep_are_accepted(params, configs, file):
     assert len(variants) == len({repr(sorted(changes.items(), key=repr)) for changes in variants.values()})
     for changes in variants.values():
         assert changes.keys() <= set(dotted(params))
-        for namespace in {key.rpartition(".")[0] for key in changes} - {"policy"}:
-            own = {key.rpartition(".")[2]: value for key, value in changes.items() if key.startswith(f"{namespace}.")}
-            assert configs[namespace].model_validate(lookup(params, namespace) | own)
+        changed = copy.deepcopy(params)
+        for key, value in changes.items():
+            above, _, name = key.rpartition(".")
+            lookup(changed, above)[name] = value
+        for namespace in keys(params):
+            assert configs[namespace].model_validate(lookup(changed, namespace))
 
 
 def test_no_field_has_a_default(params, configs):
@@ -95,4 +99,4 @@ def test_every_policy_is_a_module(params):
     assert policies >= {"ppo", "grpo", "dpo", "raft"}
     assert set(params["policy"]["algorithms"]) <= policies
     files = {module.split(".")[-1] for module in modules() if module.startswith("tasks.algorithms.")}
-    assert files == policies | {"base_model", "sft", "reward_model"}
+    assert files == policies | {"base_model", "sft", "judge_model", "reward_model"}

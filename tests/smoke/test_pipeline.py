@@ -21,7 +21,8 @@ from tests.smoke.checkout import SMALL, assign, checkout
 
 BIN = Path(sys.executable).parent
 STAGES = {
-    "prepare_data", "validate_data", "base_model", "sft", "collect_preferences", "validate_preferences", "reward_model",
+    "prepare_data", "validate_data", "base_model", "sft", "judge_model", "collect_preferences", "validate_preferences",
+    "reward_model",
     "policy@ppo-0", "policy@grpo-0", "policy@dpo-0", "policy@raft-0",
     "collect_prompt_log", "validate_prompt_log", "prompt_oirl", "prompt_oirl_study", "propose_prompts", "evaluate", "imitation",
     "report", "report_prompts",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Nursery
+from flows.engine.sweep.axes import read_list
+from tests.processes import REPO, Nursery
 from tests.smoke.checkout import SMALL, assign, checkout, variants
 
 STAGES = """
@@ -13,6 +14,7 @@ tasks.data.prepare
 tasks.data.validate data
 tasks.algorithms.base_model
 tasks.algorithms.sft
+tasks.algorithms.judge_model
 tasks.feedback.collect
 tasks.data.validate preferences
 tasks.algorithms.reward_model
@@ -64,6 +66,26 @@ def test_a_pretrained_model_gains_what_functions_of_its_text_pay_for(
             assert last > first + 0.05, algorithm
         first, last = (mean(rows, "rollout/ref_perplexity") for rows in (seen[:2], seen[-3:]))
         assert last < 2 * first, algorithm
+
+
+def test_a_judge_trained_on_the_way_takes_the_annotators_place(tmp_path: Path, nursery: Nursery, database: Path) -> None:
+    """RLAIF from data to report, by the params of data/sweeps/feedback.yaml."""
+    folder = checkout(tmp_path)
+    assign(folder, SMALL.split())
+    assign(
+        folder, [f"{key}={json.dumps(value)}" for key, value in read_list(REPO / "data/sweeps/feedback.yaml")["rlaif"].items()]
+    )
+    assign(folder, ["judge_model.num_steps=6", "judge_model.batch_size=8", "collect_preferences.num_prompts=48"])
+    (folder / "mlflow.db").write_bytes(database.read_bytes())
+    for stage in STAGES:
+        if not stage.startswith(("tasks.algorithms.ppo", "tasks.algorithms.dpo", "tasks.algorithms.raft")):
+            done = nursery.run(folder, stage)
+            assert done.code == 0, f"{stage}: {done.stderr}"
+    figures = json.loads((folder / "reports/collect_preferences/metrics.json").read_text())
+    assert figures["judge/questions"] >= figures["pairs"] > 20
+    assert json.loads((folder / "models/judge_model/supervision.json").read_text())["prompts"] > 20
+    assert set(json.loads((folder / "reports/metrics.json").read_text())["policy"]) == {"grpo"}
+    assert "The pairs are those of an AI judge" in (folder / "reports/index.html").read_text()
 
 
 def mean(rows: list[dict[str, float]], key: str) -> float:

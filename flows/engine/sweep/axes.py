@@ -29,21 +29,25 @@ Params = dict[str, Any]  # dotted key of params.yaml -> value
 
 @dataclass(frozen=True)
 class Variant:
-    """params: what it changes. shown: the value of every key that the sweep varies, changed here or not."""
+    """params: what it changes. shown: the value of every key that the sweep varies, changed here or not. listed: what a list of
+    variants calls it."""
 
     name: str
     params: Params
     shown: Params
+    listed: str = ""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """base: the values in params.yaml of the keys that vary. given: whether the user named it, or what varies does."""
+    """base: the values in params.yaml of the keys that vary. given: whether the user named it, or what varies does. listed: the
+    keys that vary from one listed variant to the next."""
 
     name: str
     given: bool
     base: Params
     variants: tuple[Variant, ...]
+    listed: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -70,6 +74,7 @@ def make_sweep(
     short = _short_names(list(lists))
     axes: list[dict[str, Params]] = [dict(variants)] if variants else []
     keys = list(dict.fromkeys(key for axis in axes for params in axis.values() for key in params))
+    listed = tuple(keys)
     for twice in [SEED] if seeds and SEED in (sets or {}) else [key for key in lists if key in keys]:
         raise InputError(f"`{twice}` is varied twice; leave one of the two out")
     keys += lists
@@ -94,9 +99,9 @@ def make_sweep(
         if label in made:
             raise InputError(f"two variants would both be called {label}; name them yourself with --list")
         written = {key: every[key] if value == ALL and key in every else value for key, value in params.items()}
-        made[label] = Variant(label, written, base | params)
+        made[label] = Variant(label, written, base | params, choice[0][0] if variants else "")
     derived = ",".join([*(["list"] if variants else []), *short.values()])
-    return Sweep(plain(name or derived), bool(name), base, tuple(made.values()))
+    return Sweep(plain(name or derived), bool(name), base, tuple(made.values()), listed)
 
 
 def in_order(sweep: Sweep, graph: Graph) -> list[Variant]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from flows.engine.show import METRICS, STYLES, console
 from flows.engine.sweep.axes import SEED, Sweep, Variant
+from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.run import SweepRun
 from flows.engine.sweep.variant import Ended, Variants
@@ -48,11 +49,13 @@ class Findings:
         entries = [
             {"name": one.name, "params": one.shown, "folder": str(self._variants.checkout(one)), "why": self._of(one).why}
             | {"state": self._of(one).state, "experiment": self._of(one).experiment, "seconds": took[one.name]}
+            | {"listed": one.listed}
             for one in self._sweep.variants
         ]
         write_json(
             self._variants.folder / "sweep.json",
-            {"title": self._sweep.title, "keys": self._sweep.keys, "base": self._sweep.base, "seed": SEED, "variants": entries},
+            {"title": self._sweep.title, "keys": self._sweep.keys, "listed": self._sweep.listed, "base": self._sweep.base}
+            | {"seed": SEED, "variants": entries},
         )
         drawn = subprocess.run(
             [sys.executable, "-m", "tasks.report.sweep", str(self._variants.folder)], capture_output=True, text=True
@@ -70,7 +73,7 @@ class Findings:
             row: dict[str, Any] = {"variant": variant.name, "state": ended.state, "experiment": ended.experiment}
             row |= {key: str(value) for key, value in variant.shown.items()}
             rows.append(row | {key: metrics[variant.name].get(key) for key in named})
-        record.conclude(rows, metrics, flat(self._gains()), self._page)
+        record.conclude(rows, metrics, flat(self._rows("gains")), self._page)
         record.end("FAILED" if self.failures else "FINISHED")
 
     def show(self, address: str) -> None:
@@ -87,8 +90,11 @@ class Findings:
             state = Text(ended.state, STYLES["ran" if ended.state == "saved" else "failed"])
             table.add_row(variant.name, state, f"{ended.seconds:.1f}", *figures)
         console.print(table)
-        if gains := self._gains():
-            Console(width=max(console.width, WIDE), highlight=False).print(gain_table(gains))
+        wide = Console(width=max(console.width, WIDE), highlight=False)
+        if gains := self._rows("gains"):
+            wide.print(gain_table(gains))
+        if differences := self._rows("differences"):
+            wide.print(difference_table(differences))
         saved = [ended.experiment for ended in map(self._of, self._sweep.variants) if ended.experiment]
         if saved:
             console.print(f"as experiments: dvc exp show; dvc exp apply {saved[0]}", soft_wrap=True)
@@ -98,9 +104,9 @@ class Findings:
     def _of(self, variant: Variant) -> Ended:
         return self.ended.get(variant.name, Ended("failed", 0.0, "its task did not end; Prefect says why"))
 
-    def _gains(self) -> list[dict[str, Any]]:
-        """The rows that the page has of them: tasks/report/gains.py."""
-        file = self._variants.folder / "gains.json"
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        """What the page has too: tasks/report/gains.py, tasks/report/difference_table.py."""
+        file = self._variants.folder / f"{name}.json"
         return list(read_json(file)) if file.exists() else []
 
     def _receipts(self, variant: Variant) -> dict[str, str]:

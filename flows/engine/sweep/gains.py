@@ -24,7 +24,7 @@ def gain_table(rows: Sequence[dict[str, Any]]) -> Table:
         greedy, sampled = (_cells(row[kind], policy) for kind in ("greedy", "sampled"))
         if several:
             found = row["greedy"] or {}
-            greedy.insert(2, _interval(found.get("seeds_low"), found.get("seeds_high")) if policy else "")
+            greedy.insert(2, interval(found.get("seeds_low"), found.get("seeds_high")) if policy else "")
         price = [_number(row["win_rate"], ".3f"), _number(row["kl"], ".2f"), _number(row["tokens"]), _number(row["seconds"])]
         table.add_row(name, *greedy, *sampled, *(price if policy else [""] * 4), Text(_alarms(row), "yellow"))
     return table
@@ -53,11 +53,11 @@ def _cells(found: dict[str, Any] | None, policy: bool) -> list[str]:
         return ["-", "", ""]
     if not policy:
         return [f"{100 * found['accuracy']:.1f}", "", ""]
-    gain = f"{100 * found['gain']:+.1f} {_interval(found['gain_low'], found['gain_high'])}"
+    gain = f"{100 * found['gain']:+.1f} {interval(found['gain_low'], found['gain_high'])}"
     return [f"{100 * found['accuracy']:.1f}", gain, f"{found['p']:.3f}" if found["p"] >= 0.001 else "<.001"]
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"\\[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 

@@ -12,7 +12,8 @@ from tasks.core.files import digest, read_json, read_table
 from tests.project import ALGORITHMS, PARAMS, STAGES
 
 POLICIES = [f"policy@{algorithm}-0" for algorithm in ALGORITHMS]
-MODELS = {"base_model": "models/base", "sft": "models/sft", **{p: f"models/policy/{p.partition('@')[2]}" for p in POLICIES}}
+MODELS = {"base_model": "models/base", "sft": "models/sft", "judge_model": "models/judge_model"}
+MODELS |= {p: f"models/policy/{p.partition('@')[2]}" for p in POLICIES}
 MONITOR = {
     "rollout/score_mean", "rollout/score_std", "rollout/verifier_mean", "rollout/reward_model_mean", "rollout/kl_mean",
     "rollout/entropy", "rollout/completion_length", "rollout/eos_rate", "rollout/verifier_share", "rollout/reward_model_share",
@@ -24,6 +25,7 @@ PROBED = RECORDED | {"gail", "maxent_irl"}  # these sample for the demonstration
 HISTORY = {
     "base_model": {"loss/nll", "train/grad_norm"},
     "sft": {"loss/nll", "train/grad_norm"},
+    "judge_model": {"loss/cross_entropy", "train/accuracy", "train/grad_norm"},
     "reward_model": {"loss/bradley_terry", "train/accuracy"},
     "policy@ppo-0": MONITOR | {
         "loss/policy", "loss/value", "policy/approx_kl", "policy/clip_fraction", "value/explained_variance", "train/grad_norm",
@@ -155,6 +157,10 @@ def test_the_docstring_explains_every_metric(stage):
 
 @pytest.mark.parametrize(("stage", "figures"), [
     ("base_model", {"parameters", "perplexity"}),
+    ("judge_model", {
+        "prompts", "comparisons", "judge/questions", "judge/gold_agreement", "judge/position_bias",
+        "judge/first_position", "ece",
+    }),
     ("reward_model", {
         "accuracy", "accuracy_low", "accuracy_high", "accuracy_ceiling", "gold_correlation", "baseline_accuracy", "ece",
         "longer_wins", "length_correlation",

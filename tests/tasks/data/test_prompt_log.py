@@ -182,6 +182,13 @@ def test_questions_without_an_answer_are_named() -> None:
     )
 
 
+def test_a_prompt_without_training_calls_is_asked_of_test_queries_alone() -> None:
+    rows = [row | {"query_id": row["query"]} for row in LOG]
+    unseen = [row | {"prompt_id": "new"} for row in rows if row["split"] == "test" and row["prompt_id"] == "short"]
+    assert [row["missing"] for row in questions(rows + unseen)] == [None] * len(QUESTIONS)
+    assert [row["missing"] for row in questions(rows + unseen[1:])] == ["new"] + [None] * (len(QUESTIONS) - 1)
+
+
 def test_overlap_counts_questions_and_names_rows_of_the_log() -> None:
     rows = [row | {"query_id": row["query"]} for row in LOG]
     assert not any(row["same"] or row["near"] for row in overlap_prompt_log(rows))

@@ -9,7 +9,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import digest, read_table, write_table
 from tasks.feedback.answers import Request
 from tasks.feedback.endpoint import KEY, Endpoint
-from tasks.feedback.judge import Judge, Judgement, JudgeTextsConfig, Question, turned
+from tasks.feedback.judge import Judge, Judgement
+from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge
 from tasks.feedback.rlaif import measure
 from tasks.feedback.settings import CollectPreferencesConfig
@@ -61,19 +62,19 @@ def likes_length(body, number):
     return ok(completion("1", first=0.9 if len(first) > len(second) else 0.1))
 
 
-def test_what_the_judge_reads(tmp_path):
+def test_what_the_judge_reads():
     question = Question("q", " What is {first}? ", "{second} $(rm)", "b\n")
-    judge = Judge(TEXTS, Endpoint(config(), "http://localhost"), tmp_path, 0)
     sample = "Q: What is {first}?\n1: {second} $(rm)\n2: b\n"
-    assert judge.text(question) == "Which?\nQ: q\n1: good\n2: bad\nBetter: 1\n\n" + sample
-    reasoning = Judge(TEXTS, Endpoint(config(), "http://localhost"), tmp_path, 8)
-    assert reasoning.text(question) == "Which?\nQ: q\n1: good\n2: bad\nWhy: bad is bad\nBetter: 1\n\n" + sample
+    assert TEXTS.asked(question) == "Which?\nQ: q\n1: good\n2: bad\nBetter: 1\n\n" + sample
+    reasoned = "Which?\nQ: q\n1: good\n2: bad\nWhy: bad is bad\nBetter: 1\n\n" + sample
+    assert TEXTS.asked(question, reasons=True) == reasoned
+    assert (TEXTS.before_verdict(), TEXTS.before_verdict(" so ")) == ("Better:", "Why: so\nBetter:")
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "assistant"])
-def test_the_texts_that_are_shipped(name):
+@pytest.mark.parametrize(("name", "verdicts"), [("arithmetic", {"1", "2"}), ("assistant", {"1", "2"}), ("short", set())])
+def test_the_texts_that_are_shipped(name, verdicts):
     texts = JudgeTextsConfig.load(REPO / f"data/judge/{name}.yaml")
-    assert {exemplar.verdict for exemplar in texts.exemplars} == {"1", "2"}
+    assert {exemplar.verdict for exemplar in texts.exemplars} == verdicts
     assert "{query}" in texts.sample
 
 
@@ -95,7 +96,7 @@ def test_both_orders_are_asked_and_averaged(served, tmp_path):
     assert (judgement.shown, judgement.turned) == pytest.approx((0.6, 0.9))
     assert judgement.preference == pytest.approx(0.35)
     assert {shown(body) for body in endpoint.bodies} == {("short", "long"), ("long", "short")}
-    assert turned(turned(QUESTIONS[0])) == QUESTIONS[0]
+    assert QUESTIONS[0].turned().turned() == QUESTIONS[0]
 
 
 def test_position_bias_is_where_the_order_decides():
@@ -281,6 +282,8 @@ def test_a_judge_that_goes_by_the_order_alone_decides_nothing(again, served):
 @pytest.mark.parametrize(("values", "says"), [
     ({"model": "sft"}, "a question to the judge takes"),
     ({"model": "sft", "base_url": "http://localhost/v1"}, "name a model it serves"),
+    ({"model": "judge_model", "base_url": "http://localhost/v1"}, "model is judge_model, but base_url names an endpoint"),
+    ({"model": "judge_model", "rationale_tokens": 8}, "has learned to say 1 or 2 and not why; write rationale_tokens: 0"),
     ({"templates": "nowhere.yaml"}, "nowhere.yaml is missing"),
     ({"base_url": f"http://me:{SECRET}@localhost"}, "may hold a key"),
 ])  # fmt: skip

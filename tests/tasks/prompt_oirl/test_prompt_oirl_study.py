@@ -6,8 +6,10 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, read_table, write_table
 from tasks.data.prompt_log import read_critics, related
-from tasks.prompt_oirl import study
-from tasks.prompt_oirl.study import Honest, Published, curve, prompt_ids, self_critique
+from tasks.prompt_oirl import five_folds
+from tasks.prompt_oirl.answers import prompt_ids
+from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
+from tasks.prompt_oirl.published import Published, curve, self_critique
 from tests.tasks.prompt_oirl.test_selector import PROMPTS, rows_of
 
 UNSEEN = {"other": "Think in small steps:"}
@@ -18,8 +20,10 @@ def rows():
     return rows_of(80) + rows_of(40, seed=1, split="test", prompts=PROMPTS | UNSEEN)
 
 
-def test_no_fit_ever_sees_a_text_it_is_scored_on_nor_its_near_repeats(monkeypatch):
-    """Neither directly nor for TF-IDF, calibration or the best prompt: all a fit gets is the other four folds."""
+@pytest.mark.parametrize("keys", [related, list])
+def test_no_fit_ever_sees_a_text_it_is_scored_on(monkeypatch, keys):
+    """Neither directly nor for TF-IDF, calibration or the best prompt: all a fit gets is the other four folds. Nor, if the keys
+    are those of related questions, a near-repeat of it."""
     rows = rows_of(60) + [row | {"query": row["query"].replace("?", " today?")} for row in rows_of(60)]
     seen, scored = [], []
 
@@ -37,21 +41,23 @@ def test_no_fit_ever_sees_a_text_it_is_scored_on_nor_its_near_repeats(monkeypatc
         seen.append(set(answers.queries))
         return Spy()
 
-    monkeypatch.setattr(study, "fit", spy_fit)
-    honest = Honest(rows, None, "mean", seed=0)
-    found = honest.figures([honest.of_fold(fold) for fold in range(study.FOLDS)])
+    monkeypatch.setattr(five_folds, "fit", spy_fit)
+    experiment = FiveFolds(rows, None, "mean", 0, keys)
+    found = experiment.figures([experiment.of_fold(fold) for fold in range(FOLDS)])
     assert found["questions"] == 120
-    assert len(seen) == len(scored) == study.FOLDS
+    assert len(seen) == len(scored) == FOLDS
     assert set().union(*scored) == {row["query"] for row in rows}
+    crossed = 0
     for one, other in zip(seen, scored, strict=True):
-        keys = related([*one, *other])
-        assert len(keys) == 120
-        assert not set(keys[: len(one)]) & set(keys[len(one) :])
+        assert len(one | other) == 120
+        names = related([*one, *other])
+        crossed += len(set(names[: len(one)]) & set(names[len(one) :]))
+    assert (crossed == 0) == (keys is related)
 
 
 def test_five_folds_find_what_suits_a_query_and_score_unseen_prompts(rows):
-    honest = Honest(rows, None, "kernel", seed=0)
-    found = honest.figures([honest.of_fold(fold) for fold in range(study.FOLDS)])
+    honest = FiveFolds(rows, None, "kernel", 0, related)
+    found = honest.figures([honest.of_fold(fold) for fold in range(FOLDS)])
     assert found["seen.success"] > 0.8
     assert found["seen.gain_low"] > 0
     assert 0 < found["unseen.success"] < 1
@@ -67,6 +73,11 @@ def test_every_subset_is_fitted_and_compared(rows):
     assert (both["k"], both["prompts"]) == (2, "plain+steps")
     assert both["unseen_success"] == published.single()["other"]  # the only candidate
     assert both["all_success"] > 0.7
+
+
+def test_a_log_of_test_calls_alone_is_told_what_to_do():
+    with pytest.raises(InputError, match="holds no training calls; bring some, or set"):
+        Published(rows_of(9, split="test"), None, "kernel", 0, [1])
 
 
 def test_more_prompts_than_there_are_is_refused(rows):
@@ -92,6 +103,9 @@ def test_self_critique_takes_the_answer_the_model_is_surest_of():
     sure = [("plain", 0, 0.9), ("steps", 0, 0.1), ("plain", 1, 0.6), ("steps", 1, None)]
     critics = [{"prompt_id": id, "row": row, "confidence": value} for id, row, value in sure]
     assert self_critique(rows, critics, list(PROMPTS)) == 0.5
+    rows[2]["correct"] = None
+    assert self_critique(rows, critics, list(PROMPTS)) == 1.0  # of the call that was judged under both
+    assert self_critique(rows, critics[:1], list(PROMPTS)) is None
 
 
 def test_the_file_of_a_log_names_its_critics(tmp_path, monkeypatch):

@@ -127,18 +127,18 @@ def test_saved_and_loaded_it_answers_the_same(fitted, learner, tmp_path):
 
 
 def test_trees_walked_as_arrays_are_those_of_sklearn(answers, fitted, monkeypatch):
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
     from tasks.prompt_oirl.selector import embed_prompts
     from tasks.prompt_oirl.trees import fit_trees, pairs, predict_trees
 
     kept = []
-    grow = HistGradientBoostingClassifier.fit
-    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", lambda self, *a, **k: kept.append(grow(self, *a, **k)))
+    grow = HistGradientBoostingRegressor.fit
+    monkeypatch.setattr(HistGradientBoostingRegressor, "fit", lambda self, *a, **k: kept.append(grow(self, *a, **k)))
     queries = Encoder.fit(None, answers.queries).encode(answers.queries)
     prompts = embed_prompts(None, list(PROMPTS.values()))
     state = fit_trees(queries, prompts, answers, seed=0)
-    expected = kept[0].predict_proba(pairs(queries, prompts))[:, 1].reshape(len(queries), 2)
+    expected = kept[0].predict(pairs(state, queries, prompts)).reshape(len(queries), 2)
     np.testing.assert_allclose(predict_trees(state, queries, prompts), expected, atol=1e-6)
 
 

@@ -125,6 +125,12 @@ def test_a_leaking_log_is_no_champion(project: Any, tmp_path: Path) -> None:
     assert aliases["champion"] != aliases["newest"]
 
 
+def elsewhere(project: Any) -> dict[str, str]:
+    """The environment of somebody who has the registry and no repository."""
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
+    return environment | {"MLFLOW_TRACKING_URI": uri(project), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
 @pytest.fixture(scope="module")
 def url(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow models serve` as in the README, from a folder in which there is no repository to import from."""
@@ -132,11 +138,9 @@ def url(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
-    environment |= {"MLFLOW_TRACKING_URI": uri(project), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["mlflow", "models", "serve", "-m", "models:/prompt_oirl@newest", "--env-manager", "local", "-p", str(port)]
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, cwd=folder, env=elsewhere(project), stdout=log, stderr=log, start_new_session=True)
         try:
             address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
             while not answers(f"{address}/ping"):
@@ -182,6 +186,16 @@ def test_the_server_answers_as_the_model_on_disk(project: Any, url: str) -> None
         assert chances == sorted(chances, reverse=True)
 
 
+def test_a_file_of_queries_is_answered_without_a_server(project: Any, url: str, tmp_path: Path) -> None:
+    """`mlflow models predict` as in the README, to the same answer."""
+    body = {"inputs": [{"query": query} for query in QUERIES]}
+    (tmp_path / "queries.json").write_text(json.dumps(body))
+    command = "mlflow models predict -m models:/prompt_oirl@newest --env-manager local -t json -i queries.json -o choices.json"
+    done = subprocess.run(command.split(), cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert read_json(tmp_path / "choices.json")["predictions"] == ask(url, body)[1]
+
+
 def test_its_choices_are_those_the_report_shows(project: Any, url: str) -> None:
     from tasks.core.files import read_table
 
@@ -224,10 +238,9 @@ def test_the_server_imported_nothing_from_the_repository(project: Any, tmp_path:
         "model = mlflow.pyfunc.load_model('models:/prompt_oirl@champion')\n"
         "print(model.predict([{'query': 'left ab'}])['prompt_id'][0], sys.modules['tasks'].__file__)\n"
     )
-    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"} | {
-        "MLFLOW_TRACKING_URI": uri(project)
-    }
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     chosen, code = done.stdout.split()[-2:]
     assert chosen in INSTRUCTIONS

@@ -84,6 +84,12 @@ class Run:
             {"predicted": 0.1 * i + 0.05, "right": 0.09 * i, "right_low": 0.08 * i, "right_high": 0.1 * i, "calls": 3 * i + 1}
             for i in range(10)
         ]
+        self.cost: list[Row] = [
+            {"way": way, "calls": calls, "tokens_read": 31.5 + calls + i, "tokens_written": written}
+            for i, (way, calls, written) in enumerate(
+                [("best single prompt", 1.0, 41.25), ("Prompt-OIRL", 1.0, None), ("every prompt", 2.0, 83.5)]
+            )
+        ]
         self.reward_calibration: list[Row] = [
             {
                 "predicted": 0.55 + 0.1 * i,
@@ -98,6 +104,9 @@ class Run:
             {"by": by, "group": group, "pairs": 97, "accuracy": 0.7531, "accuracy_low": 0.6512, "accuracy_high": 0.8345}
             for by, group in (("kind", "right against wrong"), ("margin", "0.00 to 1.00"), ("gap", "0.02 to <b>"))
         ]
+        self.feedback = {"pairs": 7600.0}
+        self.proposals: dict[str, float] = {}  # of a policy that wrote prompts: left out, unless a test asks for it
+        self.candidates: list[Row] = []
         self.study: dict[str, float] = {}  # experiments on the whole log: none, unless a test asks for them
         self.curve: list[Row] = []
         self.verdicts = {name: {"success": True, "contaminated": False, "expectations": expectations()} for name in GATES}
@@ -121,11 +130,15 @@ class Run:
             if history:
                 write_json(reports / name / "history.json", history)
         write_json(reports / "base_model/metrics.json", {"parameters": 139584.0})
+        write_json(reports / "collect_preferences/metrics.json", self.feedback)
         write_json(reports / "prompt_oirl/metrics.json", self.metrics["prompt_oirl"])
         write_json(reports / "prompt_oirl_study/metrics.json", self.study)
+        write_json(reports / "propose_prompts/metrics.json", self.proposals)
+        if self.candidates:
+            write_table(reports / "propose_prompts/candidates.parquet", self.candidates)
         if self.curve:
             write_table(reports / "prompt_oirl_study/curve.parquet", self.curve)
-        for name in ("prompts", "choices", "calibration"):
+        for name in ("prompts", "choices", "calibration", "cost"):
             if rows := getattr(self, name):
                 write_table(reports / f"prompt_oirl/{name}.parquet", rows)
         for name in ("calibration", "agreement"):

@@ -13,6 +13,7 @@ from tasks.report.alarms import MEANINGS
 from tasks.report.drawing import house_style
 from tasks.report.figures import draw, on_policy
 from tasks.report.recorded import Policy
+from tasks.report.sections import JUDGE
 from tasks.report.template import LEAK
 from tasks.report.verdicts import verdict
 from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Run, expectations, figures, history_of
@@ -118,6 +119,16 @@ def test_where_the_reward_model_agrees_is_shown(make_run: MakeRun) -> None:
     assert "kind of pair" not in html
     assert "Plackett-Luce loss" in html
     assert 0.9876 in {value for value, _ in Reader(html).values}
+
+
+def test_how_far_a_judge_can_be_trusted_is_shown(make_run: MakeRun) -> None:
+    run = make_run()
+    run.feedback |= {name: 0.9 - i / 97 for i, name in enumerate(JUDGE)}
+    run.feedback |= {"judge/gold_agreement_low": 0.8321, "judge/gold_agreement_high": 0.9123}
+    html = run.write().page()
+    judged = {value for name, value in run.feedback.items() if name.startswith("judge/")}
+    assert judged <= {value for value, _ in Reader(html).values}
+    assert "an AI judge" not in make_run(name="annotated").write().page()
 
 
 def test_prompts_and_who_is_right_are_counted(make_run: MakeRun) -> None:
@@ -287,7 +298,7 @@ def test_contamination_marks_every_table_and_chart(make_run: MakeRun, who: str) 
     assert html.index("Contaminated: test prompts were found") < html.index('class="verdict"')
     figures_of_models = html[: min(html.index(f'<section id="{name}">') for name in ("tabular", "validation"))]
     assert figures_of_models.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") - 1 > 15  # that of the small chains
-    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 6
+    assert figures_of_models.count(f"<caption>{LEAK}") == figures_of_models.count("<caption>") == 7
     if who != "metrics":
         assert "<code>overlap_corpus.same</code>: 7 of 900, it overlaps (&#x27;seen &lt;b&gt;before&lt;/b&gt;&#x27;)" in html
 

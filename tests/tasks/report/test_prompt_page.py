@@ -46,6 +46,8 @@ def test_experiments_are_shown_where_there_are_any(make_run: MakeRun) -> None:
     assert 'id="study"' not in own_page(run)
     honest = {"success": 0.6461, "best_prompt_success": 0.6333, "gain": 0.0131, "gain_low": 0.0087, "gain_high": 0.0178}
     run.study = {f"honest.seen.{name}": value for name, value in honest.items()}
+    by_question = {"success": 0.6521, "gain": 0.0188, "gain_low": 0.0142, "gain_high": 0.0234}
+    run.study |= {f"by_question.seen.{name}": value for name, value in by_question.items()}
     run.study |= {"contaminated": 1.0, "single.steps": 0.6111, "self_critique": 0.5577}
     names = ("seen", "unseen", "all", "best_prompt", "random", "oracle", "seen_accuracy", "seen_precision", "unseen_accuracy")
     run.curve = [
@@ -61,10 +63,23 @@ def test_experiments_are_shown_where_there_are_any(make_run: MakeRun) -> None:
         }
     html = own_page(run)
     values = {value for value, _ in Reader(html).values}
-    assert {*honest.values(), 0.6111, 0.5577, *(row[name] for row in run.curve for name in names)} <= values
+    assert {
+        *honest.values(),
+        *by_question.values(),
+        0.6111,
+        0.5577,
+        *(row[name] for row in run.curve for name in names),
+    } <= values
     study = html[html.index('<section id="study">') : html.index('<section id="validation">')]
     assert study.count(f"<caption>{LEAK}") == study.count(f"<figcaption>{LEAK}") == 1  # the published split leaks
     assert study.index("Five folds") < study.index(LEAK)
+
+
+def test_what_each_way_costs(make_run: MakeRun) -> None:
+    rows = rows_of(own_page(make_run()), "Cost of a test query")
+    assert [value for value, _ in rows["best"]["values"]] == [1.0, 32.5, 41.25, 0.6321]
+    assert [value for value, _ in rows["Prompt-OIRL"]["values"]] == [1.0, 33.5, 0.7654]  # its answers are not in the log
+    assert [value for value, _ in rows["every"]["values"]] == [2.0, 35.5, 83.5, 0.9012]
 
 
 def test_every_choice_can_be_read(make_run: MakeRun) -> None:
@@ -108,7 +123,7 @@ def test_a_leaking_log_marks_prompt_oirl_and_nothing_else(make_run: MakeRun) -> 
     section = whole[whole.index('<section id="prompts">') : whole.index('<section id="reward-model">')]
     for html in (own[: own.index('<section id="validation">')], section):
         assert html.count(f"<figcaption>{LEAK}") == html.count("<figcaption>") == 4
-        assert html.count(f"<caption>{LEAK}") == html.count("<caption>") == 3
+        assert html.count(f"<caption>{LEAK}") == html.count("<caption>") == 4
     assert whole.count(LEAK) == section.count(LEAK)
     for html in (own, whole):
         assert html.index(LEAKING) < html.index('class="verdict"')

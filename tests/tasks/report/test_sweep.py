@@ -26,6 +26,7 @@ class Written:
 
     def __init__(self, folder: Path, base: dict[str, Any]):
         self.folder, self.base = folder, base
+        self.listed: list[str] = []
         self.variants: list[dict[str, Any]] = []
         self.right: dict[tuple[str, str], list[float]] = {}  # by name of the variant, and model
         self.sampled: dict[tuple[str, str], list[int]] = {}
@@ -62,11 +63,25 @@ class Written:
             write_json(folder / "reports/metrics.json", found)
             write_table(folder / "reports/evaluate/completions.parquet", rows)
         self.variants.append(
-            {"name": name, "params": params, "folder": str(folder), "why": "", "state": "saved", "experiment": f"x-{name}"}
+            {
+                "name": name,
+                "listed": "",
+                "params": params,
+                "folder": str(folder),
+                "why": "",
+                "state": "saved",
+                "experiment": f"x-{name}",
+            }
         )
 
     def page(self) -> str:
-        entry = {"title": " × ".join(self.base), "keys": list(self.base), "base": self.base, "seed": SEED}
+        entry = {
+            "title": " × ".join(self.base),
+            "keys": list(self.base),
+            "listed": self.listed,
+            "base": self.base,
+            "seed": SEED,
+        }
         write_json(self.folder / "sweep.json", entry | {"variants": self.variants})
         return page(read_sweep(self.folder))
 
@@ -94,10 +109,12 @@ def test_variants_and_their_differences_over_prompts(tmp_path: Path) -> None:
     assert "Each variant against <b>learning_rate 0.003</b>" in html  # what params.yaml says
     shown = values(html, "Each variant against")
     for model in ("sft", "ppo"):
-        pairs = zip(sweep.right["rate=0.001", model], sweep.right["rate=0.003", model], strict=True)
-        expected = paired_bootstrap([a - b for a, b in pairs], SAMPLES, seed=0)
-        assert list(expected) == shown[:3]
-        del shown[:3]
+        for answers in (sweep.right, sweep.sampled):
+            pairs = zip(answers["rate=0.001", model], answers["rate=0.003", model], strict=True)
+            of = 1 if answers is sweep.right else 2
+            expected = paired_bootstrap([a / of - b / of for a, b in pairs], SAMPLES, seed=0)
+            assert list(expected) == shown[:3]
+            del shown[:3]
     shares = [sum(right) / PROMPTS for right in sweep.right.values()]
     assert set(shares) | {0.5123, 0.8111} <= set(values(html, "Every variant;"))
     assert "dvc exp apply x-rate=0.001" in html
@@ -174,18 +191,39 @@ def test_seeds_on_the_same_prompts_share_their_luck(tmp_path: Path) -> None:
         for seed in range(3):
             sweep.add(f"rate={rate},seed={seed}", {RATE: rate, SEED: seed}, sft=share)
     html = sweep.page()
-    differences = [
-        [
-            a - b
-            for a, b in zip(
-                sweep.right[f"rate=0.001,seed={seed}", "sft"], sweep.right[f"rate=0.003,seed={seed}", "sft"], strict=True
-            )
-        ]
-        for seed in range(3)
-    ]
-    expected = over_seeds(differences, same_prompts=True)
-    assert values(html, "Each variant against") == [*expected, 0.25]
+    shown = values(html, "Each variant against")
+    for answers, of in ((sweep.right, 1), (sweep.sampled, 2)):
+        sides = [(answers[f"rate=0.001,seed={seed}", "sft"], answers[f"rate=0.003,seed={seed}", "sft"]) for seed in range(3)]
+        differences = [[a / of - b / of for a, b in zip(*both, strict=True)] for both in sides]
+        expected = [*over_seeds(differences, same_prompts=True), *([0.25] if of == 1 else [])]  # p of greedy ones only
+        expected += paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)[1:]
+        assert shown[: len(expected)] == expected
+        del shown[: len(expected)]
+    assert shown == []
     assert "6 seeds are needed for 0.05" in html
+
+
+def test_listed_variants_go_by_their_names(tmp_path: Path) -> None:
+    """And what params.yaml does not say is compared with the first of them."""
+    sweep = Written(tmp_path, {RATE: 0.003, SEED: 0})
+    sweep.listed = [RATE]
+    for name, rate in (("slow", 0.001), ("fast", 0.01)):
+        for seed in range(2):
+            sweep.add(f"{name},seed={seed}", {RATE: rate, SEED: seed}, ppo=0.9)
+            sweep.variants[-1]["listed"] = name
+    html = sweep.page()
+    assert "Each variant against <b>slow</b>" in html
+    assert "<small>fast</small>" in html
+    assert "learning_rate 0.01" not in html
+    main(tmp_path)
+    found = {row["model"]: row for row in read_json(tmp_path / "differences.json")}
+    sides = [(sweep.right[f"fast,seed={seed}", "ppo"], sweep.right[f"slow,seed={seed}", "ppo"]) for seed in range(2)]
+    differences = [[a - b for a, b in zip(*both, strict=True)] for both in sides]
+    together = paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)
+    greedy = found["ppo"]["greedy"]
+    assert (greedy["difference"], greedy["low"], greedy["high"]) == pytest.approx(together)
+    assert [greedy["seeds_low"], greedy["seeds_high"]] == pytest.approx(over_seeds(differences, same_prompts=True)[1:])
+    assert (found["ppo"]["group"], found["ppo"]["reference"]) == ("fast", "slow")
 
 
 def test_other_prompts_with_one_seed_are_not_compared(tmp_path: Path) -> None:
