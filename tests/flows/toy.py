@@ -16,7 +16,7 @@ import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 90.0  # seconds; a worker, a flow and its first stage start one after the other, on a machine that may be busy
+PATIENCE = 240.0  # seconds; a worker, a flow and its first stage start one after the other, on a machine that may be busy
 
 FILES = {
     "params.yaml": """
