@@ -28,7 +28,7 @@ def protect() -> None:
 
 
 def adopt(repo: Repo, stage: PipelineStage, outs: list[Output]) -> None:
-    """Have dvc.lock say that the stage makes these outputs, so that DVC restores them."""
+    """Have dvc.lock say that the stage makes these outputs of its inputs: they are what DVC then restores."""
     found = {out.fs_path: out for out in outs}
     for out in stage.outs:
         out.hash_info, out.meta = found[out.fs_path].hash_info, found[out.fs_path].meta

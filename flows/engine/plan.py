@@ -23,7 +23,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from flows.engine.graph import Graph, dotted, nearest
 from flows.engine.lockfile import adopt
 from flows.engine.reasons import param_changes, some
-from flows.engine.runcache import foreseen_hash, foreseen_outs, is_foreign, overlaps, work_of
+from flows.engine.runcache import foreseen_hash, foreseen_outs, is_as_locked, overlaps, work_of
 from tasks.core.errors import InputError
 
 Action = Literal["cached", "restore", "run", "depends"]
@@ -78,7 +78,7 @@ def settle(repo: Repo, name: str) -> tuple[Literal["cached", "restored", "run"],
         return "cached", ""
     if (outs := foreseen_outs(stage, hashes)) is None:
         return "run", work_of(stage, hashes)
-    if is_foreign(stage, hashes):
+    if is_as_locked(stage, hashes):  # DVC looks no further than dvc.lock then
         adopt(repo, stage, outs)
     repo.reproduce(targets=[name], single_item=True)
     return "restored", ""

@@ -1,4 +1,4 @@
-"""Would DVC restore this stage instead of running it? Asked before anything has been restored.
+"""Can this stage be restored instead of run? Asked before anything has been restored.
 
 `dvc repro` looks a stage up in its run cache by a hash of command, parameters and the hashes of its inputs. In a chain
 (put a parameter back, and everything after it comes from the cache) the inputs of the second stage are not in the
@@ -51,8 +51,9 @@ def foreseen_hash(dep: Dependency, restored: list[Output]) -> HashInfo:
 def foreseen_outs(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | None:
     """The outputs that can be checked out, or None if the stage has to run.
 
-    Those of dvc.lock, or else of the run cache. deps: for each dependency by path, parameters included, the hash it will have
-    when the stage is reached.
+    Those that dvc.lock names, or else those of the run cache: a dvc.lock from another machine, where other bytes came out of
+    the same inputs, names what is in no cache here, and `dvc repro` would look no further. deps: for each dependency by path,
+    parameters included, the hash it will have when the stage is reached.
     """
     if not _may_restore(stage):
         return None
@@ -68,22 +69,21 @@ def is_as_locked(stage: Stage, deps: dict[str, HashInfo]) -> bool:
     return known and all(deps[dep.fs_path] == dep.hash_info for dep in stage.deps)
 
 
-def is_foreign(stage: Stage, deps: dict[str, HashInfo]) -> bool:
-    """Whether that is of another machine, where other bytes came out: they are in no cache here. DVC looks no further then."""
-    return is_as_locked(stage, deps) and not _are_cached(stage.outs)
-
-
 def _are_cached(outs: list[Output]) -> bool:
     return not any(out.changed_cache() for out in outs if out.use_cache)
 
 
 def work_of(stage: Stage, deps: dict[str, HashInfo]) -> str:
     """The name under which DVC's run cache keeps what the stage makes of these inputs."""
+    locked = [(dep, dep.hash_info, dep.meta) for dep in stage.deps]
     for dep in stage.deps:
         dep.hash_info = deps[dep.fs_path]
         if not isinstance(dep, ParamsDependency):
             dep.meta = Meta(isdir=dep.hash_info.isdir, isexec=localfs.isfile(dep.fs_path) and os.access(dep.fs_path, os.X_OK))
-    return str(_get_cache_hash(to_single_stage_lockfile(stage), key=True))
+    name = str(_get_cache_hash(to_single_stage_lockfile(stage), key=True))
+    for dep, hash_info, meta in locked:
+        dep.hash_info, dep.meta = hash_info, meta
+    return name
 
 
 def _newest_entry(stage: Stage, deps: dict[str, HashInfo]) -> list[Output] | None:
