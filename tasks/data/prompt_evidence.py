@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tasks.core.files import Row
 from tasks.data.evidence import Tables, overlap
+from tasks.data.prompt_log import prompt_ids
 
 
 def measure_prompt_log(log: Sequence[Row]) -> Tables:
@@ -18,11 +19,9 @@ def measure_prompt_log(log: Sequence[Row]) -> Tables:
 def questions(log: Sequence[Row]) -> list[Row]:
     """One row per query of each split {row, id, missing, missing_where}; row: its first in the log.
 
-    missing: a prompt under which it was never asked, null if there is none. A prompt without any training call is
-    unseen: only test queries are asked under it.
+    missing: a prompt under which it was never asked, null if there is none; training queries need no unseen prompts.
     """
-    every = list(dict.fromkeys(row["prompt_id"] for row in log))
-    trained = {row["prompt_id"] for row in log if row["split"] == "train"}
+    trained, unseen = prompt_ids(log)
     asked: dict[tuple[str, str], set[str]] = defaultdict(set)
     first: dict[tuple[str, str], int] = {}
     for index, row in enumerate(log):
@@ -31,7 +30,7 @@ def questions(log: Sequence[Row]) -> list[Row]:
         asked[key].add(row["prompt_id"])
     found = []
     for key, index in first.items():
-        prompts = [prompt for prompt in every if prompt in trained] if key[0] == "train" else every
+        prompts = trained if key[0] == "train" else [*trained, *unseen]
         missing = next((prompt for prompt in prompts if prompt not in asked[key]), None)
         where = f"query {key[1]} has no answer under prompt {missing}"
         found.append({"row": index, "id": key[1], "missing": missing, "missing_where": where})

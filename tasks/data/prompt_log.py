@@ -99,6 +99,13 @@ def read_critics(path: Path) -> list[Row]:
     return rows
 
 
+def prompt_ids(log: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """(with training calls, without: unseen prompts, under which only test queries are asked), in the order of the log."""
+    every = list(dict.fromkeys(row["prompt_id"] for row in log))
+    trained = {row["prompt_id"] for row in log if row["split"] == "train"}
+    return [id for id in every if id in trained], [id for id in every if id not in trained]
+
+
 def related(queries: Sequence[str]) -> list[str]:
     """A key for each query, the same for those that nearly repeat each other, directly or through others.
 

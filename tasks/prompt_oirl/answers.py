@@ -73,15 +73,6 @@ class Answers:
         return len(self.queries)
 
 
-def prompt_ids(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """(with training calls, without), in the order of the log."""
-    every = list(dict.fromkeys(row["prompt_id"] for row in rows))
-    trained = {row["prompt_id"] for row in rows if row["split"] == "train"}
-    if not trained:
-        raise InputError("the prompt log holds no training calls; bring some, or set `prompt_log.split: question`")
-    return [id for id in every if id in trained], [id for id in every if id not in trained]
-
-
 def folds(keys: Sequence[str], number: int, seed: int) -> Rows:
     """A fold for each query: (queries,). Those of one key share it; keys go by the order of their hash to the smallest fold.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from tasks.core import seeds
 from tasks.core.files import Row
-from tasks.prompt_oirl.answers import Answers, folds, prompt_ids
+from tasks.data.prompt_log import prompt_ids
+from tasks.prompt_oirl.answers import Answers, folds
 from tasks.prompt_oirl.encoders import HiddenStates
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.selector import fit

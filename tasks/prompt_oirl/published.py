@@ -9,7 +9,8 @@ import numpy as np
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.prompt_oirl.answers import Answers, prompt_ids
+from tasks.data.prompt_log import prompt_ids
+from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.encoders import HiddenStates
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.selector import Fitting

@@ -24,7 +24,7 @@ ROUNDS, LEARNING_RATE, LEAVES, BINS = 60, 0.1, 255, 32  # deep enough to remembe
 
 def fit_trees(queries: Array, prompts: Array, answers: Answers, seed: int) -> State:
     """queries: (queries, features); prompts: (prompts, features)."""
-    from sklearn._loss import HalfBinomialLoss
+    from sklearn._loss import HalfBinomialLoss  # private: the public classifier takes labels and no shares; sklearn is pinned
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     trees = HistGradientBoostingRegressor(

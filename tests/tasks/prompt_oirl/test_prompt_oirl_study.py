@@ -5,9 +5,8 @@ import pytest
 
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, read_table, write_table
-from tasks.data.prompt_log import read_critics, related
+from tasks.data.prompt_log import prompt_ids, read_critics, related
 from tasks.prompt_oirl import five_folds
-from tasks.prompt_oirl.answers import prompt_ids
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
 from tasks.prompt_oirl.published import Published, curve, self_critique
 from tests.tasks.prompt_oirl.test_selector import PROMPTS, rows_of
@@ -73,11 +72,6 @@ def test_every_subset_is_fitted_and_compared(rows):
     assert (both["k"], both["prompts"]) == (2, "plain+steps")
     assert both["unseen_success"] == published.single()["other"]  # the only candidate
     assert both["all_success"] > 0.7
-
-
-def test_a_log_of_test_calls_alone_is_told_what_to_do():
-    with pytest.raises(InputError, match="holds no training calls; bring some, or set"):
-        Published(rows_of(9, split="test"), None, "kernel", 0, [1])
 
 
 def test_more_prompts_than_there_are_is_refused(rows):
