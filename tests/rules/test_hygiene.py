@@ -12,8 +12,9 @@ from tests.rules.code import REPO, imports, modules, tree
 TESTS = sorted((REPO / "tests").rglob("*.py"))
 SKIPS = {"skip", "skipif", "xfail", "importorskip", "skipTest"}
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+# These two are written so that they do not find themselves.
 MACHINES = re.compile(r"(?<![\w.}/-])/(?:work|home|root|Users|mnt|opt|scratch)/")
-REGISTRIES = re.compile(r"index-url|find-links|trusted-host|\bpypi\b|artifactory|registry\.\w+\.\w+", re.IGNORECASE)
+REGISTRIES = re.compile(r"index[-]url|find[-]links|trusted[-]host|\bpyp[i]\b|artifactor[y]|registr[y]\.\w+\.\w+", re.IGNORECASE)
 
 
 def test_the_rules_saw_the_tests():
@@ -97,7 +98,7 @@ def tracked():
     texts = []
     for name in filter(None, names):
         content = (REPO / name).read_bytes() if (REPO / name).is_file() else b""
-        if b"\0" not in content and REPO / name != REPO / "tests/rules/test_hygiene.py":
+        if b"\0" not in content:
             texts.append((name, content.decode("utf-8")))
     return texts
 
