@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.flows.rounds import lost_entries
-from tests.flows.toy import answers, free_port, wait_until
+from tests.flows.servers import answers, free_port, wait_until
 from tests.processes import ENVIRONMENT
 from tests.smoke.checkout import SMALL, assign, checkout
 
@@ -100,7 +100,7 @@ def no_op_flow(folder: Path) -> list[tuple[str, ...]]:
     home = environment(PREFECT_HOME=str(folder / ".scratch/prefect"))
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=folder, env=home, **silent) as server:
-        wait_until(lambda: answers(f"{url}/health"), 60)
+        wait_until(lambda: answers(f"{url}/health"))
         floor = median(lambda: printed(folder, EMPTY_FLOW, PREFECT_API_URL=url))
         inside = median(lambda: flow_seconds(folder, url))
         whole = median(lambda: seconds(folder, "-m", "flows.align", PREFECT_API_URL=url))

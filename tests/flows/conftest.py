@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.toy import FILES, Flow, Project, answers, free_port, wait_until
+from tests.flows.servers import answers, free_port, wait_until
+from tests.flows.toy import FILES, Flow, Project
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.toy import Flow, Project, last_flow_run, wait_until
+from tests.flows.servers import last_flow_run, wait_until
+from tests.flows.toy import Flow, Project
 
 STAGES = ["prepare", "train", "work@a", "work@b", "fragile", "after_fragile", "evaluate"]
 

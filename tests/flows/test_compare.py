@@ -23,7 +23,8 @@ from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
-from tests.flows.toy import Flow, Project, ask, wait_until
+from tests.flows.servers import ask, wait_until
+from tests.flows.toy import Flow, Project
 
 RECORDS = (".git", ".dvc", ".scratch", "mlflow.db", "mlartifacts", "__pycache__")  # nothing else may change
 

@@ -14,7 +14,8 @@ from ruamel.yaml.representer import RepresenterError
 
 from flows.engine.lockfile import protect
 from flows.engine.process import Children
-from tests.flows.toy import Project, last_flow_run, wait_until
+from tests.flows.servers import last_flow_run, wait_until
+from tests.flows.toy import Project
 from tests.processes import Nursery, TrackingServer
 
 

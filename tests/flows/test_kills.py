@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from tests.flows.toy import Project, wait_until
+from tests.flows.servers import wait_until
+from tests.flows.toy import Project
 
 KILLS = 20
 STAGE = '''

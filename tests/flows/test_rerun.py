@@ -18,7 +18,8 @@ from flows.engine.rerun.restore import claim, reproduced, restore, stages_of
 from flows.engine.rerun.verdict import conclude, judge
 from flows.rerun import EXIT
 from tasks.core.errors import InputError
-from tests.flows.toy import Flow, Project, wait_until
+from tests.flows.servers import wait_until
+from tests.flows.toy import Flow, Project
 
 STAGES = ["prepare", "train", "work@a", "work@b", "fragile", "after_fragile", "evaluate"]
 CHANCE = ("json.dumps(config.learning_rate)", "json.dumps(__import__('random').random())")

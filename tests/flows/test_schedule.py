@@ -14,7 +14,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from ruamel.yaml import YAML
 
 from flows.deploy import make_pools, watch
-from tests.flows.toy import ROOT, Flow, Project, answers, ask, free_port, wait_until
+from tests.flows.servers import answers, ask, free_port, wait_until
+from tests.flows.toy import ROOT, Flow, Project
 
 SECONDS_BETWEEN_RUNS = 4
 Serve = Callable[..., tuple[Project, subprocess.Popen[str]]]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from tests.flows.toy import ROOT, Flow, Project, wait_until
+from tests.flows.servers import wait_until
+from tests.flows.toy import ROOT, Flow, Project
 from tests.processes import Nursery, TrackingServer
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
