@@ -1,6 +1,7 @@
 # make align    the main job: every stage that is not up to date, through the Prefect flow
 # make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
 # make test     the tests
+# make deps     write the code deps of dvc.yaml, which are what the stages import
 # make check    formatting, lint, types, rules: under a minute
 # make ui       the experiments in the MLflow UI, http://127.0.0.1:5000
 # make server   for schedules: Prefect server (port 4200), MLflow server (port 5000) and workers, until Ctrl-C
@@ -19,7 +20,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo test check ui server deploy worker bench-clock clean
+.PHONY: align zoo test deps check ui server deploy worker bench-clock clean
 
 align: .venv/ready
 	python -m flows.align
@@ -30,6 +31,9 @@ zoo: .venv/ready
 
 test: .venv/ready
 	pytest
+
+deps: .venv/ready
+	python -m tests.rules.deps
 
 check: .venv/ready
 	ruff check .

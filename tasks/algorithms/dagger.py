@@ -27,7 +27,7 @@ Tried and dropped: a solver that takes the solution up again after a wrong step,
 wrong one and the final number be right after all. The policy learned to go on instead of to be right: after all 40 steps
 greedy accuracy had fallen by 8.3 points (300 validation prompts, seed 0), with a KL of 25 nats.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   loss/nll                 mean negative log-likelihood of the labels, in nats, mean over the updates of the step
   policy/labelled          share of the visited states in which the expert says something
   policy/agreement         share of those in which the policy had written just that
@@ -45,10 +45,6 @@ from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.demonstrations import load_solutions
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import Prompt, load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.batch import collate, pad
 from tasks.models.external import pinned
 from tasks.models.generate import Rollout, sample
@@ -57,8 +53,12 @@ from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.reward import same_ids
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import load_tokenizer
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.logprobs import label_logprobs, likeliest_tokens
 from tasks.rl.masking import reduce_tokens
+from tasks.training.demonstrations import load_solutions
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import Prompt, load_prompts
 
 SILENT = -1  # the label where the expert says nothing
 

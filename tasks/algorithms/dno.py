@@ -17,7 +17,7 @@ On the default it raises sampled accuracy over three seeds of the chain (+8.7 po
 (+1.0 [-1.1, +3.1], p .19; from +7.5 to -5.5 by seed), and it ends further from the SFT model than most (KL .9). Paid by the
 verifier it gains what the others do: +11.9 and +21.6, KL .4.
 
-Metrics: those of tasks/feedback/monitor.py, of the completions sampled for an iteration (at its first step), and
+Metrics: those of tasks/training/monitor.py, of the completions sampled for an iteration (at its first step), and
   loss/dno                    the mean of the expression above; ln 2 = 0.693 at the first step of an iteration
   policy/pairs                pairs that the iteration learns from
   policy/gold_chosen          share of them whose better completion is the gold answer
@@ -41,17 +41,17 @@ from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.demonstrations import load_solutions
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.pairs import summed_logprobs
-from tasks.feedback.prompts import Prompt, load_prompts
-from tasks.feedback.rewards import Scorer, load_scorer
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import Scorer, load_scorer
 from tasks.rl.preference_losses import dpo_loss
+from tasks.training.demonstrations import load_solutions
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.pairs import summed_logprobs
+from tasks.training.prompts import Prompt, load_prompts
 
 Candidate: TypeAlias = tuple[list[int], float]  # token ids and score
 

@@ -13,7 +13,7 @@ How this differs from the paper
   - λ is 1 by default, not the paper's 50. On the default problem 5 already holds the policy back: KL .11 and .10 more sampled
     right answers than SFT at seed 0, against KL .23 and .16 with 1 and KL .30 and .18 with DPO.
 
-Metrics: those of tasks/feedback/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, and
   loss/dpo_positive           the mean of the expression above; ln 2 = 0.693 at the start
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
   train/margin                mean difference of the implicit rewards, without the penalty
@@ -30,13 +30,13 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Probe
-from tasks.feedback.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
-from tasks.feedback.rewards import load_scorer
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import chosen_penalty, dpo_positive_loss
+from tasks.training.monitor import Monitor, Probe
+from tasks.training.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
 
 
 class DpoPositiveConfig(Config):

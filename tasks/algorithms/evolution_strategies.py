@@ -16,7 +16,7 @@ On the default (40 steps of 16 members × 16 prompts, norm layers only) it gains
 chain: greedy +3.4 points [+1.6, +5.3], sampled +1.8 [+0.7, +2.9], most of it in one seed (p .26 and .42 in the others, greedy);
 RLOO gains +7.8 and +16.8 with the same samples.
 
-Metrics: those of tasks/feedback/monitor.py, of the whole population's completions, and
+Metrics: those of tasks/training/monitor.py, of the whole population's completions, and
   policy/fitness_mean, policy/fitness_std   over the members; the second is what the ranks have to go by
   policy/tied_pairs                         share of antithetic pairs that are equally fit, hence teach nothing
   train/grad_norm                           norm of the estimated gradient before clipping to 1
@@ -36,14 +36,14 @@ from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import Rollout, sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.evolution import antithetic_gradient, centered_ranks
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class EvolutionStrategiesConfig(Config):

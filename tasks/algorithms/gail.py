@@ -26,7 +26,7 @@ How this differs from the paper
   - A completion is one action, and D judges it whole; there is no reward per token.
   - RLOO instead of TRPO, and the KL to the SFT model in place of the entropy bonus.
 
-Metrics: those of tasks/feedback/monitor.py on probes, which score by the reward that all algorithms share, and
+Metrics: those of tasks/training/monitor.py on probes, which score by the reward that all algorithms share, and
   loss/discriminator           the first line above, mean over the updates of the step; 2 ln 2 = 1.386 where D knows nothing
   loss/policy                  the surrogate; its value means nothing by itself
   train/discriminator_accuracy share of both kinds that D puts on the right side of ½, mean over the updates, before each
@@ -45,21 +45,21 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.demonstrations import load_demonstrations
-from tasks.feedback.monitor import Monitor, Probe, reference_logprobs
-from tasks.feedback.rewards import load_scorer
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.reward import raw_scores, reward_model_from_policy, scores_in_pieces
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import leave_one_out_advantages
 from tasks.rl.imitation_losses import discriminator_loss, imitation_reward
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.policy_losses import policy_gradient_loss
+from tasks.training.demonstrations import load_demonstrations
+from tasks.training.monitor import Monitor, Probe, reference_logprobs
 
 
 class GailConfig(Config):

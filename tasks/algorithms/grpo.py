@@ -21,7 +21,7 @@ How this differs from the paper
   - std_floor is .2 here, not a tiny constant: with it a group whose completions are nearly equally good teaches little.
   - A group of equal scores has zero advantage but still feels the KL term, which pulls it back to the reference.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   loss/policy, loss/kl      the two terms above, the second after its coefficient, mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε_low, 1+ε_high]
@@ -38,18 +38,18 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import group_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.policy_losses import cispo_loss, clipped_ratio_loss, importance_ratio, outside
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class GrpoConfig(Config):

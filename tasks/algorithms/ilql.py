@@ -18,7 +18,7 @@ How this differs from the paper
   - A linear A folds into the output layer: log π + β (Q̄ − V) differs from (W_π + β W_A) h by a number that is the same for
     all tokens, so the softmax of both is equal, and the decoded policy is saved as a plain causal LM that needs no V.
 
-Metrics: those of tasks/feedback/monitor.py on probes of the decoded policy, and
+Metrics: those of tasks/training/monitor.py on probes of the decoded policy, and
   loss/q, loss/v, loss/cql, loss/nll   the four terms above, the last two before their coefficients
   value/explained_variance  1 − var(G − V)/var(G), G the discounted score: 0 for a useless V, 1 for a perfect one
   value/advantage_std       standard deviation of Q̄ − V at the recorded tokens; times β it is how far decoding departs from π
@@ -37,18 +37,18 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Probe
-from tasks.feedback.pairs import load_pairs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import Scorer, load_scorer
 from tasks.models.batch import Batch, PairSet
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import Scorer, load_scorer
 from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.logprobs import completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.offline_losses import cql_loss, expectile_loss, td_loss
+from tasks.training.monitor import Monitor, Probe
+from tasks.training.pairs import load_pairs
+from tasks.training.prompts import load_prompts
 
 ROWS_AT_ONCE = 128
 

@@ -38,7 +38,6 @@ from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.agreement import calibration, ece
-from tasks.feedback.functions import FunctionsConfig
 from tasks.feedback.judge import VERDICT_TOKENS, Judgement
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities
@@ -50,6 +49,7 @@ from tasks.models.batch import Batch, collate
 from tasks.models.language import load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig, encode_prompts
+from tasks.rewards.functions import FunctionsConfig
 from tasks.rl.logprobs import completion_logprobs
 
 

@@ -14,7 +14,7 @@ How this differs from the paper
   - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never
     changes. Those of the mismatched completions, new in every batch, are not.
 
-Metrics: those of tasks/feedback/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, and
   loss/kto                    the mean of the expression above; half of the mean weight at the start
   train/kl_baseline           z₀, in nats
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
@@ -33,13 +33,13 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Probe
-from tasks.feedback.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
-from tasks.feedback.rewards import load_scorer
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import kto_baseline, kto_loss
+from tasks.training.monitor import Monitor, Probe
+from tasks.training.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
 
 
 class KtoConfig(Config):

@@ -28,7 +28,7 @@ How this differs from Finn et al.
     ever on what the policy never writes. Its density is taken to be that of π.
   - Neither of their two regularizers of the reward; RLOO instead of guided policy search.
 
-Metrics: those of tasks/feedback/monitor.py on probes, which score by the reward that all algorithms share, and
+Metrics: those of tasks/training/monitor.py on probes, which score by the reward that all algorithms share, and
   loss/irl                     mean over the updates of the expression whose gradient is −∇L; its value means nothing by itself
   loss/policy                  the surrogate; nor does this one
   train/effective_sample_size  (Σ w)² / Σ w² as a share of the candidates, mean over the updates
@@ -48,22 +48,22 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.demonstrations import load_demonstrations
-from tasks.feedback.monitor import Monitor, Probe, reference_logprobs
-from tasks.feedback.pairs import summed_logprobs
-from tasks.feedback.rewards import load_scorer
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.reward import raw_scores, reward_model_from_policy, scores_in_pieces
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import leave_one_out_advantages
 from tasks.rl.imitation_losses import effective_sample_size, importance_weights, maxent_irl_loss
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.policy_losses import policy_gradient_loss
+from tasks.training.demonstrations import load_demonstrations
+from tasks.training.monitor import Monitor, Probe, reference_logprobs
+from tasks.training.pairs import summed_logprobs
 
 
 class MaxentIrlConfig(Config):

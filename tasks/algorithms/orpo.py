@@ -11,7 +11,7 @@ How this differs from the paper
     term then teaches little that is new.
   - The reference model that is loaded is what the monitor measures the distance to; the loss does not know it.
 
-Metrics: those of tasks/feedback/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, and
   loss/nll                    −log π(chosen), mean of the pairs, in nats per token
   loss/odds_ratio             the other term, after its coefficient; λ ln 2 where the two are equally likely
   train/accuracy              share of the batch's pairs where the chosen completion is likelier per token
@@ -26,13 +26,13 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Probe
-from tasks.feedback.pairs import load_pairs, summed_logprobs
-from tasks.feedback.rewards import load_scorer
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import log_odds_ratio, odds_ratio_loss
+from tasks.training.monitor import Monitor, Probe
+from tasks.training.pairs import load_pairs, summed_logprobs
 
 
 class OrpoConfig(Config):

@@ -17,7 +17,7 @@ How this differs from Ouyang et al.
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The first epoch's old log-probabilities are those the sampler returned.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   loss/policy, loss/value   the two terms above (the second before value_coef), mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
@@ -35,18 +35,18 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class PpoConfig(Config):

@@ -20,7 +20,7 @@ How this differs from the paper
   - The ratio is clipped as in PPO, also with one epoch: batch_size is a part of the rollout, the paper's small buffer.
   - The critic warms up on the score of the SFT model's rollouts, which count in num_steps.
 
-Metrics: those of tasks/feedback/monitor.py, rollout/score_clip_fraction (share of scores that score_clip_range has cut), and as
+Metrics: those of tasks/training/monitor.py, rollout/score_clip_fraction (share of scores that score_clip_range has cut), and as
 means over the updates of the step
   loss/policy, loss/value   the two clipped terms above
   loss/pretraining          negative log-likelihood of a token of the corpus, before pretraining_coef; 0 where it is off
@@ -46,21 +46,21 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.batch import Batch, collate
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.reward import load_reward_model, reward_model_from_policy, same_ids, state_values
 from tasks.models.text import TaskConfig, encode_completions
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.normalization import RunningNormalization
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class PpoMaxConfig(Config):

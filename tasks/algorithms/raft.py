@@ -9,7 +9,7 @@ How this differs from the paper
   - One optimizer step per rollout, so that every sample comes from the current policy; the paper takes several epochs over
     larger ones.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   rollout/best_score_mean  mean score of the completions that are imitated
   loss/nll                 mean negative log-likelihood of their tokens, in nats
   train/grad_norm          norm of the gradient before clipping to 1
@@ -24,15 +24,15 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class RaftConfig(Config):

@@ -10,7 +10,7 @@ How this differs from the textbook
   - One optimizer step per rollout, and AdamW with the gradient's norm clipped instead of plain ascent.
   - group_size completions share a prompt, which saves reading the prompt; nothing compares them.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   loss/policy      the surrogate above, whose gradient is the estimate; its value means nothing by itself
   train/grad_norm  norm of the gradient before clipping to 1
 """
@@ -24,17 +24,17 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.policy_losses import policy_gradient_loss
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class ReinforceConfig(Config):

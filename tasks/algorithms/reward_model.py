@@ -12,9 +12,9 @@ to which come
     + process_coef · cross-entropy of σ(r(x, y_≤ step))    pairs: is each step of the two completions right?
 
 Christiano et al. 2017; Ouyang et al. 2022, equation 1; margin: Touvron et al. 2023, with the annotator's gap for how clear a
-pair is; imitation: Askell et al. 2021; steps: tasks/feedback/process.py. The reward model is the SFT model with its last layer
-replaced by a linear head on the last token; or, by `source`, a reward model from elsewhere, which may read by another tokenizer
-and keeps its weights unless `num_steps` asks for further training. Afterwards the scores are standardised on samples of the SFT
+pair is; imitation: Askell et al. 2021; steps: tasks/rewards/process_reward.py. The reward model is the SFT model with its last
+layer replaced by a linear head on the last token; or, by `source`, a reward model from elsewhere, which may have another
+tokenizer and keeps its weights unless `num_steps` asks for further training. Afterwards the scores are standardised on samples of the SFT
 model; mean and deviation are stored in the model's config.
 
 The members of an ensemble differ in the start of their heads, the order of the data and, from the second on, the data: a
@@ -61,9 +61,6 @@ from tasks.core.stage import Stage
 from tasks.feedback.agreement import agreement_by_group, agreement_figures, calibration, ensemble_figures
 from tasks.feedback.baseline import baseline_accuracy
 from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
-from tasks.feedback.pairs import pair_scores
-from tasks.feedback.process import StepSet, step_figures
-from tasks.feedback.verifier import is_correct
 from tasks.models.batch import Batch, PairSet
 from tasks.models.external import pinned
 from tasks.models.generate import sample
@@ -80,6 +77,8 @@ from tasks.models.reward import (
     with_language_head,
 )
 from tasks.models.text import TaskConfig, decode, encode_prompts
+from tasks.rewards.process_reward import StepSet, step_figures
+from tasks.rewards.verifier import is_correct
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.preference_losses import (
@@ -91,6 +90,7 @@ from tasks.rl.preference_losses import (
     rating_loss,
     thumbs_loss,
 )
+from tasks.training.pairs import pair_scores
 
 FRESH_PROMPTS, FRESH_SAMPLES = 300, 4  # enough for a standard error of the correlation near .03
 

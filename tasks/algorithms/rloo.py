@@ -11,7 +11,7 @@ How this differs from the paper
     batch_size the whole rollout) ρ is 1 up to rounding and the gradient is the paper's: −Â Σ_t ∇log π.
   - The sampler's log-probabilities serve as π_old.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   loss/policy               the term above, mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of completions whose ratio left [1−ε, 1+ε]
@@ -27,18 +27,18 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import leave_one_out_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.policy_losses import clipped_ratio_loss, importance_ratio, outside
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class RlooConfig(Config):

@@ -15,7 +15,7 @@ How this differs from the paper
   - Log-probabilities are those at temperature 1, whatever temperature was sampled at.
   - A group whose scores are all equal has no pair to rank: its first completion is imitated, as in RAFT.
 
-Metrics: those of tasks/feedback/monitor.py, and
+Metrics: those of tasks/training/monitor.py, and
   rollout/best_score_mean  mean score of the completions that are imitated
   loss/ranking             the first term, mean over the groups, in nats per token
   loss/nll                 the second: mean negative log-likelihood of the best completions' tokens, times sft_coef
@@ -33,16 +33,16 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.monitor import Monitor, Scored, reference_logprobs
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, load_policy, save_model
 from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
 from tasks.rl.preference_losses import misranked, ranking_loss
+from tasks.training.monitor import Monitor, Scored, reference_logprobs
+from tasks.training.prompts import load_prompts
 
 
 class RrhfConfig(Config):

@@ -42,15 +42,15 @@ from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
-from tasks.feedback.prompts import Prompt, load_prompts
-from tasks.feedback.verifier import is_correct
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
 from tasks.models.generate import ROWS_AT_ONCE, greedy, sample
 from tasks.models.language import load_policy
 from tasks.models.reward import load_reward_model, standardised_scores
 from tasks.models.text import TaskConfig, decode
+from tasks.rewards.verifier import is_correct
 from tasks.rl.logprobs import completion_logprobs
+from tasks.training.prompts import Prompt, load_prompts
 
 
 class EvaluateConfig(Config):

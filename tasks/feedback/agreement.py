@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tasks.core.files import Row
 from tasks.core.statistics import wilson
-from tasks.feedback.verifier import is_correct
+from tasks.rewards.verifier import is_correct
 
 Array = NDArray[np.float64]
 BINS = 10

@@ -2,7 +2,7 @@
 
     P(a preferred to b) = σ((u(a) − u(b)) / τ),   u = Σ weight · component − cost_per_token · tokens
 
-The components are the verifier's verdict (0 or 1) and the functions of tasks/feedback/functions.py. What an annotator sees is
+The components are the verifier's verdict (0 or 1) and the functions of tasks/rewards/functions.py. What an annotator sees is
 
     Σ (1 + d z) weight · component − (1 + d z) cost_per_token · tokens + (1 + d z) length_bias · tokens,   z ~ N(0, 1) each
 

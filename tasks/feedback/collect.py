@@ -1,7 +1,7 @@
 """Feedback collection: samples of the SFT model judged by simulated annotators or by an AI judge, or what a data set holds.
 
 `source` says who judges, `kind` what he is asked; tasks/feedback/simulated.py and tasks/feedback/rlaif.py say how. What the
-annotator values says `utility`, by the names of tasks/feedback/functions.py and `verifier`; only the latter needs answers.
+annotator values says `utility`, by the names of tasks/rewards/functions.py and `verifier`; only the latter needs answers.
 
 Writes data/preferences.parquet: id, prompt, chosen, rejected, split (train | test), gap (true utility of chosen − rejected;
 null where nobody knows it). For every kind these are the pairs it implies. And data/feedback.parquet, one row per completion
@@ -26,7 +26,6 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.functions import FunctionsConfig
 from tasks.feedback.implied import COLUMNS, implied_pairs
 from tasks.feedback.judge import make_judge
 from tasks.feedback.judge_texts import JudgeTextsConfig
@@ -37,6 +36,7 @@ from tasks.feedback.simulated import Truth, agreement, compare, correct, judge_e
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, tell_apart
 from tasks.models.tokenizer import load_tokenizer
+from tasks.rewards.functions import FunctionsConfig
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import Protocol
 from tasks.core import progress
 from tasks.core.errors import InputError
 from tasks.core.files import digest
-from tasks.feedback.answers import Answer, Answers, Request, answers_folder
 from tasks.feedback.endpoint import Endpoint
+from tasks.feedback.judge_cache import Answer, Answers, Request, answers_folder
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge
 from tasks.feedback.settings import JudgeConfig

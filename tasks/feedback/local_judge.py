@@ -8,7 +8,7 @@ import torch
 
 from tasks.core import seeds
 from tasks.core.errors import InputError
-from tasks.feedback.answers import Answer, Request
+from tasks.feedback.judge_cache import Answer, Request
 from tasks.feedback.judge_texts import behind
 from tasks.models.batch import collate
 from tasks.models.generate import sample

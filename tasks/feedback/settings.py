@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from tasks.core.config import Config
-from tasks.feedback.functions import check_components
+from tasks.rewards.functions import check_components
 
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction"]
 OWN_JUDGES = ("sft", "judge_model")  # models of this pipeline, by the name of their stage

@@ -34,10 +34,10 @@ from tasks.feedback.annotator import (
     rank,
     utility,
 )
-from tasks.feedback.functions import FUNCTIONS, FunctionsConfig
 from tasks.feedback.settings import CollectPreferencesConfig
-from tasks.feedback.verifier import is_correct
 from tasks.models.text import encode_completion
+from tasks.rewards.functions import FUNCTIONS, FunctionsConfig
+from tasks.rewards.verifier import is_correct
 
 LOWEST, HIGHEST = 1, 5  # ratings
 

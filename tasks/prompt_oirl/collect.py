@@ -16,11 +16,11 @@ from tasks.core.config import Config
 from tasks.core.files import Row, read_json, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.verifier import is_correct
 from tasks.models.batch import by_length
 from tasks.models.generate import ROWS_AT_ONCE, greedy
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, decode, encode_prompts, render
+from tasks.rewards.verifier import is_correct
 
 
 class CollectPromptLogConfig(Config):

@@ -36,7 +36,6 @@ from tasks.core.files import Row, read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
-from tasks.feedback.verifier import is_correct
 from tasks.models.batch import collate
 from tasks.models.generate import greedy, sample
 from tasks.models.language import frozen_copy, load_policy
@@ -45,6 +44,7 @@ from tasks.models.text import TaskConfig, decode, encode_completions, encode_pro
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.finetune import PromptReward
 from tasks.prompt_oirl.selector import embed_prompts
+from tasks.rewards.verifier import is_correct
 from tasks.rl.advantages import leave_one_out_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs

@@ -1,104 +1,15 @@
-"""What a run left on disk, gathered for the page: nothing here is computed, only read."""
+"""What every stage leaves on disk: final figures, and the history of a training."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from tasks.core.config import policy_matrix
-from tasks.core.errors import InputError
-from tasks.core.files import Row, read_json, read_table
-from tasks.core.stage import Stage
-from tasks.report.proposals import Proposals, read_proposals
-from tasks.report.recorded_prompts import Figures, History, PromptOirl, read_history, read_prompt_oirl
+from tasks.core.files import Row, read_json
+
+Figures: TypeAlias = dict[str, float]
+History: TypeAlias = list[Row]
 
 
-@dataclass(frozen=True)
-class Policy:
-    """One entry of the matrix: its figures on the test prompts and its training curve."""
-
-    algorithm: str
-    seed: int
-    figures: Figures
-    history: History
-
-    @property
-    def model(self) -> str:
-        """Its name in reports/evaluate/completions.parquet."""
-        return f"policy.{self.algorithm}.{self.seed}"
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Everything the page shows. feedback: of collect_preferences. histories: of base_model, sft, reward_model; empty
-    where nothing was trained."""
-
-    contaminated: bool
-    base_model: Figures
-    sft: Figures
-    feedback: Figures
-    reward_model: Figures
-    reward_calibration: list[Row]
-    reward_agreement: list[Row]
-    prompt_oirl: PromptOirl
-    proposals: Proposals
-    policies: list[Policy]
-    histories: dict[str, History]
-    completions: list[Row]
-    imitation: Figures
-    horizons: list[Row]
-    verdicts: dict[str, dict[str, Any]]
-
-    @property
-    def algorithms(self) -> dict[str, list[Policy]]:
-        """Policies by algorithm, one per seed, in the order of params.yaml."""
-        by_name: dict[str, list[Policy]] = {}
-        for policy in self.policies:
-            by_name.setdefault(policy.algorithm, []).append(policy)
-        return by_name
-
-    @property
-    def num_prompts(self) -> int:
-        return sum(row["model"] == "sft" for row in self.completions)
-
-
-def read(stage: Stage) -> Recorded:
-    """Read the declared dependencies. Folders of policies that params.yaml no longer names are ignored."""
-    metrics = read_json(stage.dep("reports/metrics.json"))
-    trained = {name: stage.dep(f"reports/{name}") for name in ("base_model", "sft", "reward_model")}
-    gates = ("validate_data", "validate_preferences")
-    verdicts = {name: read_json(stage.dep(f"reports/{name}") / "verdict.json") for name in gates}
-    completions = read_table(stage.dep("reports/evaluate") / "completions.parquet")
-    folder = stage.dep("reports/policy")
-    prompt_oirl = read_prompt_oirl(stage)
-    imitation = stage.dep("reports/imitation")
-    return Recorded(
-        contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
-        base_model=read_json(trained["base_model"] / "metrics.json"),
-        sft=metrics["sft"],
-        feedback=read_json(stage.dep("reports/collect_preferences") / "metrics.json"),
-        reward_model=metrics["reward_model"],
-        reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),
-        reward_agreement=_table(trained["reward_model"] / "agreement.parquet"),
-        prompt_oirl=prompt_oirl,
-        proposals=read_proposals(stage),
-        policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
-        histories={name: read_history(path) for name, path in trained.items()},
-        completions=completions,
-        imitation=read_json(imitation / "metrics.json"),
-        horizons=read_table(imitation / "horizons.parquet"),
-        verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},
-    )
-
-
-def _table(file: Path) -> list[Row]:
-    return read_table(file) if file.exists() else []
-
-
-def _policy(algorithm: str, seed: int, metrics: dict[str, Any], folder: Path) -> Policy:
-    try:
-        figures = metrics["policy"][algorithm][str(seed)]
-    except KeyError:
-        raise InputError(
-            f"reports/metrics.json has no figures of policy {algorithm}-{seed}; `dvc repro evaluate` writes them"
-        ) from None
-    return Policy(algorithm, seed, figures, read_history(folder / f"{algorithm}-{seed}"))
+def read_history(folder: Path) -> History:
+    """Absent where a stage had no step to take, such as a loaded base model."""
+    file = folder / "history.json"
+    return read_json(file) if file.exists() else []

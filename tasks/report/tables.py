@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from tasks.report.drawing import variable
-from tasks.report.recorded_prompts import Figures
+from tasks.report.recorded import Figures
 from tasks.report.wording import Style, data, interval
 
 

@@ -2,20 +2,32 @@
 
 import math
 from collections.abc import Sequence
-
-from tasks.report.differences import Difference
+from typing import Protocol
 
 WIDTH = 200  # in pixels
 
 
-def scale_of(differences: Sequence[Difference]) -> tuple[float, float]:
+class Interval(Protocol):
+    """A mean, its 95 % interval, and the values by seed."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def by_seed(self) -> Sequence[float]: ...
+
+
+def scale_of(differences: Sequence[Interval]) -> tuple[float, float]:
     """Differences from left to right end of the drawing: all that is drawn, and zero."""
     ends = [0.0, *(end for each in differences for end in (each.low, each.high, *each.by_seed) if math.isfinite(end))]
     margin = 0.06 * (max(ends) - min(ends)) or 0.05
     return min(ends) - margin, max(ends) + margin
 
 
-def whisker(each: Difference, scale: tuple[float, float], colour: str) -> str:
+def whisker(each: Interval, scale: tuple[float, float], colour: str) -> str:
     low, high, middle, zero = (place(value, scale) for value in (each.low, each.high, each.mean, 0.0))
     dots = "".join(
         f'<circle cx="{place(value, scale):.1f}" cy="9" r="2.5"/>' for value in each.by_seed if len(each.by_seed) > 1

@@ -10,12 +10,12 @@ import torch
 
 from tasks.core import seeds
 from tasks.core.files import read_json, read_table
-from tasks.feedback.verifier import is_correct
 from tasks.models.batch import PairSet, collate
 from tasks.models.generate import sample
 from tasks.models.language import build_model, load_policy
 from tasks.models.reward import load_reward_model, raw_scores
 from tasks.models.text import decode, encode_completions, encode_prompts
+from tasks.rewards.verifier import is_correct
 from tasks.rl.logprobs import completion_logprobs
 from tests.project import ALGORITHMS, PARAMS
 

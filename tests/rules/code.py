@@ -92,13 +92,21 @@ def calls(node: ast.AST, name: str) -> list[ast.Call]:
 @cache
 def namespaces() -> dict[str, str]:
     """Config class -> the namespace of params.yaml (or of another file) it stands for."""
-    found = {}
-    for module in modules():
-        for node in ast.walk(tree(module)):
-            if not isinstance(node, ast.ClassDef):
-                continue
-            for line in node.body:
-                if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "namespace":
-                    assert node.name not in found, f"two classes are called {node.name}"
-                    found[node.name] = ast.literal_eval(line.value)
-    return found
+    pairs = [pair for module in modules() for pair in _configs(module)]
+    assert len({name for name, _ in pairs}) == len(pairs), "two Config classes share a name"
+    return dict(pairs)
+
+
+def namespaces_of(module: str) -> list[str]:
+    """Those of the Config classes that the module defines."""
+    return [namespace for _, namespace in _configs(module)]
+
+
+def _configs(module: str) -> list[tuple[str, str]]:
+    return [
+        (node.name, ast.literal_eval(line.value))
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ClassDef)
+        for line in node.body
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "namespace"
+    ]

@@ -27,10 +27,10 @@ tasks.data.validate prompt_log
 tasks.prompt_oirl.fit
 tasks.prompt_oirl.study
 tasks.prompt_oirl.propose
-tasks.report.prompt_page
+tasks.report.prompt_oirl.page
 tasks.evaluation.evaluate
-tasks.imitation.study
-tasks.report.page
+tasks.tabular.study
+tasks.report.run.page
 """.strip().splitlines()
 
 

@@ -9,7 +9,7 @@ from flows.engine.sweep.gains import interval
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """rows: of tasks/report/difference_table.py. Points of accuracy, with 95 % intervals over prompts and over seeds."""
+    """rows: of tasks/report/sweep/difference_table.py. Points of accuracy, with 95 % intervals over prompts and over seeds."""
     title = f"against {rows[0]['reference']}, the same model in both"
     table = Table("policy", "greedy", "over seeds", "sampled", "over seeds", title=title, title_justify="left", box=None)
     table.pad_edge = False

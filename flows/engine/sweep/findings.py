@@ -39,7 +39,7 @@ class Findings:
         return "\n".join(f"{name} {ended.state}: {ended.why}" for name, ended in lost if ended.state != "saved")
 
     def write_page(self, record: SweepRun) -> None:
-        """`python -m tasks.report.sweep`, which reads what the variants recorded: flows import no report."""
+        """`python -m tasks.report.sweep.page`, which reads what the variants recorded: flows import no report."""
         receipts = {one.name: self._receipts(one) for one in self._sweep.variants}
         seconds = record.seconds(run_id for found in receipts.values() for run_id in found.values())
         took = {
@@ -58,7 +58,7 @@ class Findings:
             | {"seed": SEED, "variants": entries},
         )
         drawn = subprocess.run(
-            [sys.executable, "-m", "tasks.report.sweep", str(self._variants.folder)], capture_output=True, text=True
+            [sys.executable, "-m", "tasks.report.sweep.page", str(self._variants.folder)], capture_output=True, text=True
         )
         if drawn.returncode:
             said = [line for line in drawn.stderr.splitlines() if line.strip()]
@@ -105,7 +105,7 @@ class Findings:
         return self.ended.get(variant.name, Ended("failed", 0.0, "its task did not end; Prefect says why"))
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
-        """What the page has too: tasks/report/gains.py, tasks/report/difference_table.py."""
+        """What the page has too: tasks/report/sweep/gains.py, tasks/report/sweep/difference_table.py."""
         file = self._variants.folder / f"{name}.json"
         return list(read_json(file)) if file.exists() else []
 

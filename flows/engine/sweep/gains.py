@@ -8,7 +8,7 @@ from rich.text import Text
 
 
 def gain_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """rows: of tasks/report/gains.py. Accuracies in %, gains in points with 95 % intervals over the prompts of all seeds."""
+    """rows: of tasks/report/sweep/gains.py. Accuracies in %; gains in points, with 95 % intervals over prompts."""
     several = max(row["seeds"] for row in rows) > 1
     groups = len({row["group"] for row in rows}) > 1
     heads = ["policy", "greedy", "gain", "p", "sampled", "gain", "p", "win", "KL", "tokens", "s", "alarms"]

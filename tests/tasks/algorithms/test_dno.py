@@ -7,7 +7,7 @@ import torch
 
 from tasks.algorithms.dno import Best, DnoConfig, large_margin_pairs, win_rates
 from tasks.core.files import read_json
-from tasks.feedback.prompts import Prompt
+from tasks.training.prompts import Prompt
 from tests.project import POLICIES
 
 PROMPT = Prompt(id="q0", text="left", ids=[1, 5], answer="1")

@@ -149,7 +149,7 @@ def test_history_has_the_promised_metrics(project, stage):
 def test_the_docstring_explains_every_metric(stage):
     """Those of the monitor are explained there; `<component>` stands for each reward component."""
     module = importlib.import_module(STAGES[stage].split()[0])
-    explained = module.__doc__ + importlib.import_module("tasks.feedback.monitor").__doc__
+    explained = module.__doc__ + importlib.import_module("tasks.training.monitor").__doc__
     named = set(re.findall(r"\b(?:loss|policy|rollout|train|value)/\w+", explained))
     named |= {f"rollout/{component}_{what}" for component in ("verifier", "reward_model") for what in ("mean", "share")}
     assert HISTORY[stage] <= named

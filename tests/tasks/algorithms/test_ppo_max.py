@@ -10,11 +10,11 @@ from tasks.algorithms.ppo_max import PpoMaxConfig, pretraining_batches, train
 from tasks.core.config import lookup
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, write_table
-from tasks.feedback.prompts import load_prompts
-from tasks.feedback.rewards import load_scorer
 from tasks.models.language import load_policy
 from tasks.models.reward import load_reward_model
 from tasks.models.text import TaskConfig
+from tasks.rewards.scorer import load_scorer
+from tasks.training.prompts import load_prompts
 from tests.project import PARAMS
 from tests.reference.ppo_max import ppo_max as slow_ppo_max
 

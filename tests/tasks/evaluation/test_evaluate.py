@@ -8,11 +8,11 @@ from tasks.core import seeds
 from tasks.core.config import lookup, read_params
 from tasks.core.files import read_json, read_table, write_json, write_table
 from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
-from tasks.feedback.prompts import Prompt
 from tasks.models.beam import beam_search
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
 from tasks.models.text import decode, encode_prompts
+from tasks.training.prompts import Prompt
 from tests.project import ALGORITHMS
 
 PROMPTS = [Prompt("a", "left", [], "1"), Prompt("b", "right", [], "2"), Prompt("c", "left", [], "1"), Prompt("d", "x", [], "3")]

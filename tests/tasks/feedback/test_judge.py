@@ -7,9 +7,9 @@ import torch
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_table, write_table
-from tasks.feedback.answers import Request
 from tasks.feedback.endpoint import KEY, Endpoint
 from tasks.feedback.judge import Judge, Judgement
+from tasks.feedback.judge_cache import Request
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge
 from tasks.feedback.rlaif import measure

@@ -12,7 +12,7 @@ from tasks.core.files import Row, read_json, read_table, write_table
 from tests.processes import REPO, Nursery
 from tests.project import PARAMS, write_params
 
-STAGES = ["tasks.data.validate prompt_log", "tasks.prompt_oirl.study", "tasks.prompt_oirl.fit", "tasks.report.prompt_page"]
+STAGES = ["tasks.data.validate prompt_log", "tasks.prompt_oirl.study", "tasks.prompt_oirl.fit", "tasks.report.prompt_oirl.page"]
 NAMES = ["Ann", "Bob", "Cleo", "Dan", "Eve"]
 PLACES = ["attic", "barn", "cellar", "den", "field", "garden", "hall", "kitchen", "lake", "museum", "office", "park"]
 

@@ -9,10 +9,10 @@ import pytest
 
 from tasks.core.files import Row, write_json, write_table
 from tasks.report.drawing import house_style
-from tasks.report.figures import draw
-from tasks.report.page import page
-from tasks.report.recorded import Recorded, read
-from tasks.report.tabular import CLAIMS, METHODS
+from tasks.report.run.charts import draw
+from tasks.report.run.page import page
+from tasks.report.run.recorded import Recorded, read
+from tasks.report.run.tabular import CLAIMS, METHODS
 from tests.project import write_params
 
 STEPS = 20

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from tasks.core.files import write_json
-from tasks.feedback.alarms import CHECKS
 from tasks.report.alarms import MEANINGS
 from tasks.report.drawing import house_style
-from tasks.report.figures import draw, on_policy
-from tasks.report.recorded import Policy
-from tasks.report.sections import JUDGE
+from tasks.report.run.charts import draw, on_policy
+from tasks.report.run.recorded import Policy
+from tasks.report.run.sections import JUDGE
+from tasks.report.run.verdicts import verdict
 from tasks.report.template import LEAK
-from tasks.report.verdicts import verdict
+from tasks.training.alarms import CHECKS
 from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Run, expectations, figures, history_of
 
 MakeRun = Callable[..., Run]

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from tasks.core.files import digest, files_of, read_json, write_json
-from tasks.report import prompt_charts, prompt_page
 from tasks.report.drawing import house_style
-from tasks.report.prompt_study import read_study
-from tasks.report.recorded_prompts import PromptOirl, read_prompt_oirl
+from tasks.report.prompt_oirl import charts as prompt_charts
+from tasks.report.prompt_oirl import page as prompt_page
+from tasks.report.prompt_oirl.recorded import PromptOirl, read_prompt_oirl
+from tasks.report.prompt_oirl.study import read_study
+from tasks.report.prompt_oirl.verdict import prompt_verdict
 from tasks.report.template import LEAK
-from tasks.report.wording import prompt_verdict
 from tests.processes import Nursery
 from tests.tasks.report.conftest import Run
 from tests.tasks.report.test_page import Reader, rows_of
@@ -168,7 +169,7 @@ def test_the_stage_writes_the_same_bytes_anywhere(make_run: MakeRun, nursery: Nu
             shutil.rmtree(run.folder / "reports" / other)
         shutil.copy(database, run.folder / "mlflow.db")
         uri = f"sqlite:///{run.folder / 'mlflow.db'}"
-        done = nursery.run(run.folder, "tasks.report.prompt_page", MLFLOW_TRACKING_URI=uri)
+        done = nursery.run(run.folder, "tasks.report.prompt_oirl.page", MLFLOW_TRACKING_URI=uri)
         assert (done.code, done.stderr) == (0, "")
         page = run.folder / "reports/prompts.html"
         assert read_json(run.folder / "runs/report_prompts.json")["outs"] == {"reports/prompts.html": digest(page)}
@@ -182,6 +183,6 @@ def test_missing_figures_are_refused(make_run: MakeRun, nursery: Nursery, databa
     (run.folder / "reports/validate_prompt_log/verdict.json").unlink()
     write_json(run.folder / "reports/validate_prompt_log/metrics.json", {})
     shutil.copy(database, run.folder / "mlflow.db")
-    done = nursery.run(run.folder, "tasks.report.prompt_page", MLFLOW_TRACKING_URI=f"sqlite:///{run.folder / 'mlflow.db'}")
+    done = nursery.run(run.folder, "tasks.report.prompt_oirl.page", MLFLOW_TRACKING_URI=f"sqlite:///{run.folder / 'mlflow.db'}")
     assert done.code == 1
     assert "reports/validate_prompt_log/verdict.json is missing; run the stage that writes it" in done.stderr

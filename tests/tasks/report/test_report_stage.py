@@ -13,7 +13,7 @@ MakeRun = Callable[..., Run]
 
 def report(run: Run, nursery: Nursery, database: Path) -> Done:
     shutil.copy(database, run.folder / "mlflow.db")
-    return nursery.run(run.folder, "tasks.report.page", MLFLOW_TRACKING_URI=f"sqlite:///{run.folder / 'mlflow.db'}")
+    return nursery.run(run.folder, "tasks.report.run.page", MLFLOW_TRACKING_URI=f"sqlite:///{run.folder / 'mlflow.db'}")
 
 
 def test_same_files_give_the_same_bytes_and_all_is_recorded(make_run: MakeRun, nursery: Nursery, database: Path) -> None:

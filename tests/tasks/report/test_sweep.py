@@ -10,10 +10,10 @@ import pytest
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json, write_table
 from tasks.core.statistics import no_gain, over_seeds, paired_bootstrap, sign_flip
-from tasks.report import gains as gained
-from tasks.report.differences import SAMPLES
-from tasks.report.sweep import main, page
-from tasks.report.variants import read_sweep
+from tasks.report.sweep import gains as gained
+from tasks.report.sweep.differences import SAMPLES
+from tasks.report.sweep.page import main, page
+from tasks.report.sweep.variants import read_sweep
 from tests.processes import python
 from tests.tasks.report.test_page import Reader
 
@@ -270,7 +270,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
     html = sweep.page()
     main(tmp_path)
     assert (tmp_path / "index.html").read_text() == html
-    done = python(tmp_path, "-m", "tasks.report.sweep", "nowhere")
+    done = python(tmp_path, "-m", "tasks.report.sweep.page", "nowhere")
     assert (done.code, len(done.stderr.strip().splitlines())) == (1, 1)
     assert "nowhere/sweep.json is missing" in done.stderr
     assert sys.getsizeof(html) < 60_000

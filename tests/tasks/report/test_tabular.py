@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.report import tabular
 from tasks.report.drawing import house_style
+from tasks.report.run import tabular
 from tests.tasks.report.conftest import Run
 
 MakeRun = Callable[..., Run]

@@ -1,0 +1,176 @@
+"""The page of a sweep: its variants, and what the differences between them allow to say.
+
+    python -m tasks.report.sweep.page .scratch/compare/<name>
+
+From recorded files only, self-contained, without a script; the same files give the same bytes. Made by flows/compare.py as
+a child process when the last variant has ended; a figure that was not recorded is a dash.
+"""
+
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from tasks.core.errors import InputError
+from tasks.core.files import Row, write_json
+from tasks.report.sweep import difference_table, gains
+from tasks.report.sweep.cells import between, named, small
+from tasks.report.sweep.differences import Difference, counted, difference, mean_over_seeds
+from tasks.report.sweep.gain_table import gain_table
+from tasks.report.sweep.template import BANNER, PAGE, STYLE
+from tasks.report.sweep.variants import PROMPT_OIRL, Sweep, Variant, read_sweep
+from tasks.report.tables import row, table
+from tasks.report.template import LEAK
+from tasks.report.wording import MISSING, data, interval, listing
+
+SURE = 0.01
+MANY_MODELS = 8  # more of them stand below each other
+
+
+def page(sweep: Sweep) -> str:
+    gained = gains.rows(sweep)
+    found = {
+        "gains": gain_table(gained, sweep),
+        "pairs": difference_table.section(sweep),
+        "seeds": seeds(sweep),
+        "variants": variants(sweep),
+    }
+    contaminated = any(variant.contaminated for variant in sweep.variants)
+    sections = "".join(f'<section id="{key}">{content}</section>\n' for key, content in found.items() if content)
+    if contaminated:
+        sections = sections.replace("<caption>", f"<caption>{LEAK}")
+    ended = sum(variant.state == "saved" for variant in sweep.variants)
+    return PAGE.substitute(
+        title=escape(sweep.title),
+        style=STYLE,
+        banner=BANNER if contaminated else "",
+        verdict=escape(verdict(sweep)),
+        summary=f"{ended} of {len(sweep.variants)} variants ended well. Figures are shares of right answers to the test "
+        f"prompts, in %, unless a column says otherwise. {_by_p(gained)}",
+        sections=sections,
+    )
+
+
+def _by_p(gained: Sequence[Row]) -> str:
+    """How many policies gain on SFT by the test over prompts."""
+    policies = [each for each in gained if each["model"] != "sft"]
+    if not policies:
+        return ""
+    counts = [sum(each[kind] is not None and each[kind]["p"] < SURE for each in policies) for kind in gains.KINDS]
+    lows = [(each["sampled"] or {}).get("seeds_low") for each in policies]
+    surely = sum(low is not None and low > 0 for low in lows)
+    over_seeds = f", {surely} of them also over seeds" if policies[0]["seeds"] > 1 else ""
+    return (
+        f"With p &lt; {SURE} over prompts, {counts[0]} of {len(policies)} policies are right more often than SFT in greedy "
+        f"completions, {counts[1]} in sampled ones{over_seeds}."
+    )
+
+
+def verdict(sweep: Sweep) -> str:
+    """What is better and what is worse, in one sentence."""
+    several = sweep.most_seeds
+    found = {f"{model} with {label}": each for label, model, each in difference_table.against_reference(sweep) if each}
+    than = f"with {sweep.reference}"
+    if len(sweep.groups) < 2:
+        found, than = {model: each for _, model, each in _gains(sweep) if each}, "SFT"
+    if not found:
+        return "Nothing was recorded that can be compared."
+    found = {name: each for name, each in found.items() if each.words != "no difference"}
+    if not found:
+        return f"No model answers any prompt differently than {than}."
+    over = f", over {several} seeds" if several > 1 else ""
+    if all(each.words == "cannot tell" for each in found.values()):
+        return f"In greedy completions nothing can be told apart from {'what it is ' if than != 'SFT' else ''}{than}{over}."
+    clauses = []
+    for words in ("better", "worse"):
+        names = [name for name, each in found.items() if each.words == words]
+        if names:
+            shown = listing(names) if len(names) <= 3 else f"{len(names)} of {len(found)}"
+            clauses.append(f"{shown} {'is' if len(names) == 1 else 'are'} {words} than {than}")
+    if unclear := counted(list(found.values()))["cannot tell"]:
+        clauses.append(f"{unclear} of {len(found)} cannot be told apart")
+    return f"{'; '.join(clauses)}{over}."
+
+
+def variants(sweep: Sweep) -> str:
+    """One row each, with the value of every key that varies; one column each, where there are many models."""
+    heads = [*(f"<code>{escape(key)}</code>" for key in sweep.keys), *map(escape, sweep.models)]
+    heads += ["reward model"] if any(one.reward_model for one in sweep.variants) else []
+    names, columns = [], []
+    for one in sweep.variants:
+        experiment = f"<small><code>dvc exp apply {escape(one.experiment)}</code></small>" if one.experiment else ""
+        name = f'<span class="name">{escape(one.name)}</span>'
+        if not one.figures:
+            why = escape(one.why) or "nothing of an evaluation is recorded"
+            name += f'<small class="lost">{escape(one.state)}: {why}</small>'
+        cells = [escape(str(one.params[key])) for key in sweep.keys]
+        cells += [_share(one, model) if one.figures else MISSING for model in sweep.models]
+        if "reward model" in heads:
+            accuracy = one.reward_model
+            cells.append(data(accuracy.get("accuracy"), "percent") + small(interval(accuracy, "accuracy", "percent")))
+        names.append(name + experiment)
+        columns.append(cells)
+    caption = (
+        "Every variant; beneath an accuracy its 95 % interval over prompts, then the win rate against SFT of the same variant, "
+        "or the gain on the best single prompt. Of the reward model: held-out pairs in the annotator's order"
+    )
+    if len(sweep.models) > MANY_MODELS:
+        rows = [row([head, *cells]) for head, *cells in zip(heads, *columns, strict=True)]
+        return f"<h2>Variants</h2>{table(['', *names], rows, caption, 'sweep')}"
+    rows = [row([name, *cells]) for name, cells in zip(names, columns, strict=True)]
+    return f"<h2>Variants</h2>{table(['', *heads], rows, caption, 'sweep')}"
+
+
+def _share(one: Variant, model: str) -> str:
+    """Accuracy and its interval, then what the model gains: the win rate against SFT, or on the best single prompt."""
+    figures = one.figures.get(model, {})
+    beneath = [interval(figures, "accuracy", "percent")]
+    if "win_rate" in figures:
+        beneath.append(f"wins {data(figures['win_rate'], 'percent')}")
+    if "gain" in figures:
+        beneath += [f"gain {data(figures['gain'], 'points')}", interval(figures, "gain", "points")]
+    beneath += [
+        f'<span class="wrong">alarm {escape(alarm.name)}</span>' for alarm in one.alarms.get(model, []) if alarm.to_the_end
+    ]
+    return data(figures.get("accuracy"), "percent") + "".join(map(small, beneath))
+
+
+def seeds(sweep: Sweep) -> str:
+    """Each model over the seeds of its group."""
+    several = sweep.most_seeds
+    if several < 2:
+        return ""
+    rows = []
+    for label, group in sweep.groups.items():
+        for model in sweep.models:
+            share = mean_over_seeds(group, model)
+            shown = (data(share[0], "percent") + small(between(share[1], share[2], "percent"))) if share else MISSING
+            by_seed = [data(one.figures.get(model, {}).get("accuracy"), "percent") for one in group.values()]
+            cells = [str(len(group)), shown, ", ".join(by_seed)]
+            rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
+    caption = "Each model over seeds: mean and 95 % interval by Student's t, then every seed"
+    heads = ["", "seeds", "right, %", "by seed"]
+    said = "<p>A seed is one repetition of everything that depends on it.</p>"
+    return f"<h2>Over seeds</h2>{said}{table(heads, rows, caption, 'sweep')}"
+
+
+def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
+    """Of every policy on SFT, in each group of several seeds."""
+    models = [model for model in sweep.models if model not in ("sft", PROMPT_OIRL)]
+    groups = {label: group for label, group in sweep.groups.items() if len(group) > 1}
+    return [(label, model, difference(group, group, model, "sft")) for label, group in groups.items() for model in models]
+
+
+def main(folder: Path) -> None:
+    """The page, and its gains and differences for whoever prints them."""
+    sweep = read_sweep(folder)
+    (folder / "index.html").write_text(page(sweep), encoding="utf-8")
+    write_json(folder / "gains.json", gains.rows(sweep))
+    write_json(folder / "differences.json", difference_table.rows(sweep))
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except InputError as error:
+        sys.exit(str(error))

@@ -1,0 +1,166 @@
+"""What the variants of a sweep left on disk, gathered for its page. Nothing has to be there: a variant may have failed, and
+another project's evaluation may record other figures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from tasks.core.files import read_json, read_table
+from tasks.report.alarms import Alarm, raised
+from tasks.report.recorded import Figures, read_history
+
+Prompt: TypeAlias = tuple[str, str]  # id and text of a test prompt
+Right: TypeAlias = dict[Prompt, float]  # share of right answers: 1 or 0 of a single one
+Kind: TypeAlias = Literal["greedy", "sampled"]  # of completions
+Answers: TypeAlias = dict[Prompt, tuple[int, int]]  # how many answers were right, of how many
+PROMPT_OIRL = "Prompt-OIRL"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """listed: what a list of variants calls it; params: of the keys that vary. All else by model; figures: of the test prompts;
+    right: prompt by prompt, greedy; sampled: the same for several samples; tokens: sampled to train on; seconds: of the
+    training."""
+
+    name: str
+    listed: str
+    params: dict[str, Any]
+    state: str
+    why: str
+    experiment: str
+    contaminated: bool
+    figures: dict[str, Figures]
+    reward_model: Figures
+    right: dict[str, Right]
+    sampled: dict[str, Answers]
+    tokens: dict[str, float]
+    seconds: dict[str, float]
+    alarms: dict[str, list[Alarm]]
+
+    def shares(self, kind: Kind, model: str) -> Right:
+        """Of right answers, prompt by prompt."""
+        if kind == "greedy":
+            return self.right.get(model, {})
+        return {prompt: right / of for prompt, (right, of) in self.sampled.get(model, {}).items()}
+
+    @property
+    def greedy(self) -> dict[str, Answers]:
+        return {model: {prompt: (int(one), 1) for prompt, one in right.items()} for model, right in self.right.items()}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """keys: what varies; listed: those that a list of variants sets; base: their values in params.yaml; seed: the key of the
+    seed."""
+
+    title: str
+    keys: list[str]
+    listed: list[str]
+    base: dict[str, Any]
+    seed: str
+    variants: list[Variant]
+
+    @property
+    def models(self) -> list[str]:
+        """sft, ppo, ... as they were evaluated, which is the order of params.yaml, and Prompt-OIRL."""
+        evaluated = (model for variant in self.variants for model in variant.right)
+        return list(dict.fromkeys([*evaluated, *(model for variant in self.variants for model in variant.figures)]))
+
+    @property
+    def groups(self) -> dict[str, dict[Any, Variant]]:
+        """Variants that ended well, by what they change other than the seed, and in each group by seed."""
+        groups: dict[str, dict[Any, Variant]] = {}
+        for variant in self.variants:
+            if variant.figures:
+                groups.setdefault(self.label(variant), {})[variant.params.get(self.seed)] = variant
+        return groups
+
+    @property
+    def most_seeds(self) -> int:
+        return max((len(group) for group in self.groups.values()), default=0)
+
+    @property
+    def reference(self) -> str:
+        """The group that is compared with: the one that params.yaml says, or the first."""
+        keys = [key for key in self.keys if key != self.seed]
+        groups = {label: next(iter(group.values())) for label, group in self.groups.items()}
+        same = (label for label, one in groups.items() if all(one.params[key] == self.base[key] for key in keys))
+        return next(same, next(iter(groups), ""))
+
+    def label(self, variant: Variant) -> str:
+        """The name in a list, or learning_rate 0.001, kl_coef 0.05: what tells groups apart; nothing of the seed."""
+        keys = [key for key in self.keys if key not in (self.seed, *self.listed)]
+        named = [variant.listed] if variant.listed else []
+        return ", ".join([*named, *(f"{key.rpartition('.')[2]} {variant.params[key]}" for key in keys)])
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Of the folder in which flows/compare.py keeps the sweep."""
+    found = read_json(folder / "sweep.json")
+    variants = [_variant(each) for each in found["variants"]]
+    return Sweep(found["title"], found["keys"], found["listed"], found["base"], found["seed"], variants)
+
+
+def _variant(entry: dict[str, Any]) -> Variant:
+    reports = Path(entry["folder"]) / "reports"
+    saved = entry["state"] == "saved" and (reports / "metrics.json").exists()
+    metrics = read_json(reports / "metrics.json") if saved else {}
+    right, sampled = _right(reports) if saved else ({}, {})
+    policies = {
+        _model(algorithm, seed, len(seeds) > 1): f"{algorithm}-{seed}"
+        for algorithm, seeds in metrics.get("policy", {}).items()
+        for seed in seeds
+    }
+    histories = {model: read_history(reports / f"policy/{name}") for model, name in policies.items()}
+    seconds = {model: entry.get("seconds", {}).get(f"policy@{name}") for model, name in policies.items()}
+    return Variant(
+        entry["name"], entry["listed"], entry["params"], entry["state"], entry["why"], entry["experiment"],
+        contaminated=bool(metrics.get("contaminated")),
+        figures=dict(_figures(metrics)),
+        reward_model=metrics.get("reward_model", {}),
+        right=right,
+        sampled=sampled,
+        tokens={model: sum(row.get("rollout/tokens", 0.0) for row in rows) for model, rows in histories.items() if rows},
+        seconds={model: known for model, known in seconds.items() if known is not None},
+        alarms={model: raised(history) for model, history in histories.items()},
+    )  # fmt: skip
+
+
+def _figures(metrics: dict[str, Any]) -> Iterator[tuple[str, Figures]]:
+    if "sft" in metrics:
+        yield "sft", metrics["sft"]
+    for algorithm, seeds in metrics.get("policy", {}).items():
+        for seed, figures in seeds.items():
+            yield _model(algorithm, seed, len(seeds) > 1), figures
+    if "success" in metrics.get("prompt_oirl", {}):
+        yield PROMPT_OIRL, {"accuracy": metrics["prompt_oirl"]["success"], **_gain(metrics["prompt_oirl"])}
+
+
+def _gain(figures: Figures) -> Figures:
+    return {key: value for key, value in figures.items() if key.startswith("gain")}
+
+
+def _model(algorithm: str, seed: str, several: bool) -> str:
+    return f"{algorithm}, seed {seed}" if several else algorithm
+
+
+def _right(reports: Path) -> tuple[dict[str, Right], dict[str, Answers]]:
+    """Of greedy completions, and of the queries with the prompt chosen by Prompt-OIRL; and of sampled completions. Absent where
+    nothing can be checked."""
+    right: dict[str, Right] = {}
+    sampled: dict[str, Answers] = {}
+    completions, choices = reports / "evaluate/completions.parquet", reports / "prompt_oirl/choices.parquet"
+    rows = read_table(completions) if completions.exists() else []
+    models = {row["model"]: row["model"].removeprefix("policy.").rpartition(".") for row in rows}  # of policy.ppo.0, or sft
+    algorithms = [algorithm for algorithm, _, _ in models.values()]
+    for row in rows:
+        if row["correct"] is not None:
+            algorithm, _, seed = models[row["model"]]
+            model = _model(algorithm, seed, algorithms.count(algorithm) > 1) if algorithm else row["model"]
+            right.setdefault(model, {})[row["id"], row["prompt"]] = float(row["correct"])
+            if row.get("samples_right") is not None:
+                sampled.setdefault(model, {})[row["id"], row["prompt"]] = row["samples_right"], row["samples"]
+    for row in read_table(choices) if choices.exists() else []:
+        right.setdefault(PROMPT_OIRL, {})[row["query_id"], row["query"]] = float(row["correct"])
+    return right, sampled
