@@ -14,8 +14,8 @@ to which come
 Christiano et al. 2017; Ouyang et al. 2022, equation 1; margin: Touvron et al. 2023, with the annotator's gap for how clear a
 pair is; imitation: Askell et al. 2021; steps: tasks/rewards/process_reward.py. The reward model is the SFT model with its last
 layer replaced by a linear head on the last token; or, by `source`, a reward model from elsewhere, which may have another
-tokenizer and keeps its weights unless `num_steps` asks for further training. Afterwards the scores are standardised on samples of the SFT
-model; mean and deviation are stored in the model's config.
+tokenizer and keeps its weights unless `num_steps` asks for further training. Afterwards the scores are standardised on samples
+of the SFT model; mean and deviation are stored in the model's config.
 
 The members of an ensemble differ in the start of their heads, the order of the data and, from the second on, the data: a
 bootstrap of it (Lakshminarayanan et al. 2017). models/reward_model is the first member, whose figures are recorded; the others
