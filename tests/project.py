@@ -29,34 +29,32 @@ ON_POLICY = {"rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
 POLICIES: dict[str, dict[str, Any]] = {
     "ppo": ON_POLICY | {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
-        "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "kl_in": "reward", "kl_estimator": "k1", "reduction": "token_mean",
+        "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "reduction": "token_mean",
         "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
     "ppo_max": ON_POLICY | {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 3.0e-3, "score_normalization": True, "score_clip_range": 3.0, "kl_coef": 0.1,
-        "kl_in": "reward", "kl_level": "token", "kl_estimator": "k1", "reduction": "token_mean", "clip_range": 0.2,
+        "kl_level": "token", "reduction": "token_mean", "clip_range": 0.2,
         "critic": "reward_model", "critic_warmup_steps": 2, "value_clip_range": 0.5, "whiten_advantages": True,
         "max_grad_norm": 1.0, "pretraining_coef": 0.02, "pretraining_batch_size": 8, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
     "reinforce": ON_POLICY | {
-        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "kl_in": "reward",
-        "kl_estimator": "k1", "reduction": "sequence_sum", "missing_eos_penalty": 0.5,
+        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "missing_eos_penalty": 0.5,
     },
     "reinforce_baseline": ON_POLICY | {
-        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "kl_in": "reward",
-        "kl_estimator": "k1", "reduction": "sequence_sum", "baseline_decay": 0.9, "missing_eos_penalty": 0.5,
+        "num_steps": 25, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.05, "baseline_decay": 0.9,
+        "missing_eos_penalty": 0.5,
     },
     "rloo": ON_POLICY | {
         "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3,
-        "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_mean",
-        "ratio_level": "sequence_sum", "clip_range": 0.2, "missing_eos_penalty": 0.5,
+        "kl_coef": 0.05, "clip_range": 0.2, "missing_eos_penalty": 0.5,
     },
     "grpo": ON_POLICY | {
         "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02,
-        "kl_in": "loss", "kl_estimator": "k3", "kl_correction": False, "reduction": "token_mean", "surrogate": "clipped",
+        "kl_estimator": "k3", "kl_correction": False, "reduction": "token_mean", "surrogate": "clipped",
         "ratio_level": "token", "clip_range_low": 0.2, "clip_range_high": 0.2, "ratio_bound": None, "std_floor": 0.2,
         "missing_eos_penalty": 0.5,
     },
@@ -90,13 +88,13 @@ POLICIES: dict[str, dict[str, Any]] = {
     },
     "gail": ON_POLICY | {
         "expert": "solver", "num_steps": 40, "micro_batch_size": 16, "learning_rate": 1.0e-3, "kl_coef": 0.05,
-        "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_sum", "discriminator_updates": 8,
+        "discriminator_updates": 8,
         "discriminator_batch_size": 16, "discriminator_learning_rate": 5.0e-3,
     },
     "maxent_irl": {
         "expert": "solver", "num_steps": 35, "rollout_batch_size": 32, "group_size": 4, "micro_batch_size": 16,
-        "learning_rate": 1.0e-3, "kl_coef": 0.05, "kl_in": "reward", "kl_estimator": "k1", "reduction": "sequence_sum",
-        "reward_epochs": 2, "reward_batch_size": 4, "reward_learning_rate": 5.0e-3, "weight_temperature": 1.0,
+        "learning_rate": 1.0e-3, "kl_coef": 0.05, "reward_epochs": 2, "reward_batch_size": 4,
+        "reward_learning_rate": 5.0e-3, "weight_temperature": 1.0,
     },
 }  # fmt: skip
 ALGORITHMS = list(POLICIES)
@@ -104,6 +102,10 @@ ALGORITHMS = list(POLICIES)
 PARAMS: dict[str, Any] = {
     "runtime": {"seed": 0, "threads": 1, "device": "cpu"},
     "task": {"prompt_format": PROMPT_FORMAT, "max_prompt_tokens": 16, "max_new_tokens": 8, "verifier": "number"},
+    "optimizer": {
+        "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup_steps": 5, "warmup_share": 0.05,
+        "final_share": 0.1,
+    },
     "base_model": {
         "source": "config", "revision": None, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 64, "max_position_embeddings": 32, "initializer_range": 0.1,

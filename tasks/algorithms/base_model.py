@@ -7,7 +7,7 @@ every later stage starts from, so the whole experiment is versioned, weights inc
 
 Metrics
   loss/nll        mean negative log-likelihood of a token, in nats
-  train/grad_norm  norm of the gradient before clipping to 1
+  train/grad_norm  norm of the gradient before clipping
   parameters, perplexity: size of the model, and exp(nll) over the last 100 batches
 """
 
@@ -25,7 +25,7 @@ from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.external import pinned
 from tasks.models.language import build_model, load_model, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions
 from tasks.models.tokenizer import load_tokenizer
 from tasks.rl.logprobs import completion_logprobs
@@ -83,7 +83,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
     texts = [ids[: context - 1] for ids in encode_completions(tokenizer, corpus)]
     if config.num_steps and not texts:
         raise InputError("base_model.num_steps asks for training, but prepare_data.sources names no corpus; set it to 0")
-    optimizer = adamw(list(model.parameters()), config.learning_rate)
+    optimizer = Optimizer(model.parameters(), stage.params(OptimizerConfig))
     stage.resume(model=model, optimizer=optimizer)
 
     order = seeds.batches(len(texts), config.batch_size, stage.seed, stage.start, lengths=[len(ids) for ids in texts])
@@ -94,7 +94,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
 
         loss = reduce_tokens(-completion_logprobs(model, batch), batch.completion_mask, "token_mean")
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
         stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
 

@@ -32,7 +32,7 @@ Metrics: those of tasks/training/monitor.py, and
   policy/labelled          share of the visited states in which the expert says something
   policy/agreement         share of those in which the policy had written just that
   train/states             labelled states in D
-  train/grad_norm          norm of the gradient of the last update, before clipping to 1
+  train/grad_norm          norm of the gradient of the last update, before clipping
 """
 
 from typing import Any, Self
@@ -48,8 +48,8 @@ from tasks.core.stage import Stage
 from tasks.models.batch import collate, pad
 from tasks.models.external import pinned
 from tasks.models.generate import Rollout, sample
-from tasks.models.language import frozen_copy, load_model, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import load_model, save_model
+from tasks.models.policy import open_policy
 from tasks.models.reward import same_ids
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import load_tokenizer
@@ -148,8 +148,7 @@ def followed(completion: list[int], solution: list[int]) -> list[int]:
 
 def train(config: DaggerConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
@@ -159,7 +158,6 @@ def train(config: DaggerConfig, stage: Stage) -> None:
     else:
         expert = Model(config, tokenizer, stage.device)
     aggregate = Aggregate()
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer, aggregate=aggregate)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -183,7 +181,7 @@ def train(config: DaggerConfig, stage: Stage) -> None:
 
             loss = reduce_tokens(-label_logprobs(policy, batch, says.clamp(min=0)), says != SILENT, "token_mean")
             loss.backward()
-            grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+            grad_norm = optimizer.constant_step(step, config.learning_rate)
             updates.append(loss.detach())
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)

@@ -25,7 +25,7 @@ Metrics: those of tasks/training/monitor.py, of the completions sampled for an i
   policy/validation_score     mean score of π_i's completions of validation prompts, sampled; not counted in rollout/tokens
   train/accuracy              share of the batch's pairs where the implicit reward of the better completion is larger
   train/margin                mean difference of the implicit rewards
-  train/grad_norm             norm of the gradient before clipping to 1
+  train/grad_norm             norm of the gradient before clipping
 Figures: best_iteration and best_validation_score, of what is returned; num_iterations stands for the end of the training.
 """
 
@@ -43,8 +43,8 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import frozen_copy, save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import Scorer, load_scorer
 from tasks.rl.preference_losses import dpo_loss
@@ -112,8 +112,7 @@ class Best:
 
 def train(config: DnoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     previous = frozen_copy(policy)  # π_i
     best = Best(policy)
     scorer = load_scorer(stage, tokenizer, task)
@@ -123,7 +122,6 @@ def train(config: DnoConfig, stage: Stage) -> None:
     held_out = load_prompts(stage, tokenizer, "validation")[: config.num_validation_prompts]
     if not held_out:
         raise InputError("no validation prompts to choose the best iteration on; let the sources of prepare_data give some")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, previous=previous, best=best, optimizer=optimizer)
 
     def validation_score() -> float:
@@ -184,7 +182,7 @@ def train(config: DnoConfig, stage: Stage) -> None:
         chosen, rejected = (summed_logprobs(policy, batch) - previous_logprobs).chunk(2)
         loss = dpo_loss(chosen, rejected, config.beta).mean()
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         margins = config.beta * (chosen - rejected).detach()
         alarmed = monitor.log(step, scored, of_iteration | {

@@ -19,7 +19,7 @@ Metrics: those of tasks/training/monitor.py on probes, and
   train/margin                mean difference of the implicit rewards, without the penalty
   train/penalty               mean of max(0, −Δ_chosen), in nats, before λ
   train/chosen_logratio, train/rejected_logratio   mean Δ in nats; the first is what the penalty holds up
-  train/grad_norm             norm of the gradient before clipping to 1
+  train/grad_norm             norm of the gradient before clipping
 """
 
 from typing import Literal
@@ -30,8 +30,8 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import chosen_penalty, dpo_positive_loss
@@ -54,13 +54,11 @@ class DpoPositiveConfig(Config):
 
 def train(config: DpoPositiveConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     pairs = load_pairs(stage, tokenizer, "train")
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
@@ -70,7 +68,7 @@ def train(config: DpoPositiveConfig, stage: Stage) -> None:
         chosen, rejected = logratios.chunk(2)
         loss = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in).mean()
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
         margins = config.beta * (chosen - rejected).detach()
         alarmed = monitor.log(step, probe(policy, step), {

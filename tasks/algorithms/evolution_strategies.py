@@ -19,7 +19,7 @@ RLOO gains +7.8 and +16.8 with the same samples.
 Metrics: those of tasks/training/monitor.py, of the whole population's completions, and
   policy/fitness_mean, policy/fitness_std   over the members; the second is what the ranks have to go by
   policy/tied_pairs                         share of antithetic pairs that are equally fit, hence teach nothing
-  train/grad_norm                           norm of the estimated gradient before clipping to 1
+  train/grad_norm                           norm of the estimated gradient before clipping
 """
 
 from dataclasses import fields
@@ -37,8 +37,9 @@ from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import Rollout, sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.evolution import antithetic_gradient, centered_ranks
@@ -70,8 +71,7 @@ class EvolutionStrategiesConfig(Config):
 
 def train(config: EvolutionStrategiesConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
@@ -81,7 +81,7 @@ def train(config: EvolutionStrategiesConfig, stage: Stage) -> None:
         raise InputError(
             f"policy.evolution_strategies.perturbed: no parameter's name contains {config.perturbed!r}; there are {known}"
         )
-    optimizer = adamw(parameters, config.learning_rate)
+    optimizer = Optimizer(parameters, optimizer.settings)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.population_size, stage.seed, stage.start)
@@ -111,7 +111,7 @@ def train(config: EvolutionStrategiesConfig, stage: Stage) -> None:
         gradient = antithetic_gradient(noise, centered_ranks(fitness), config.sigma)
         for parameter, part in zip(parameters, gradient.split([parameter.numel() for parameter in parameters]), strict=True):
             parameter.grad = -part.view_as(parameter)  # the optimizer minimizes
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "policy/fitness_mean": fitness.mean(),

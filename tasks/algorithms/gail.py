@@ -33,10 +33,10 @@ Metrics: those of tasks/training/monitor.py on probes, which score by the reward
   rollout/log_d_mean           mean log D of what the policy wrote, in nats: what it is paid
   policy/kl                    KL(π‖π_ref) of these completions, estimator k1, in nats
   rollout/tokens               sampled in this step to train on
-  train/grad_norm              norm of the policy's gradient before clipping to 1
+  train/grad_norm              norm of the policy's gradient before clipping
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -47,8 +47,9 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.reward import raw_scores, reward_model_from_policy, scores_in_pieces
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
@@ -66,6 +67,9 @@ class GailConfig(Config):
     """params.yaml: policy.gail"""
 
     namespace = "policy.gail"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
+    reduction: ClassVar[str] = "sequence_sum"
 
     expert: Literal["demonstrations", "solver"]
     num_steps: PositiveInt
@@ -75,9 +79,6 @@ class GailConfig(Config):
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
-    kl_estimator: Literal["k1", "k2", "k3"]
-    reduction: Literal["sequence_sum"]
     discriminator_updates: PositiveInt  # optimizer steps after each rollout
     discriminator_batch_size: PositiveInt  # of the expert's completions, and of the policy's
     discriminator_learning_rate: PositiveFloat
@@ -99,14 +100,12 @@ class GailConfig(Config):
 def train(config: GailConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
-    policy, tokenizer = load_policy(sft, stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, sft)
     discriminator = reward_model_from_policy(sft, stage.device)
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     expert = load_demonstrations(stage, tokenizer, config.expert)
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    discriminator_optimizer = adamw(list(discriminator.parameters()), config.discriminator_learning_rate)
+    discriminator_optimizer = Optimizer(discriminator.parameters(), optimizer.settings)
     stage.resume(
         policy=policy, optimizer=optimizer, discriminator=discriminator, discriminator_optimizer=discriminator_optimizer
     )
@@ -134,7 +133,7 @@ def train(config: GailConfig, stage: Stage) -> None:
             of_expert, of_policy = raw_scores(discriminator, batch).chunk(2)
             discriminator_mean = discriminator_loss(of_expert, of_policy).mean()
             discriminator_mean.backward()
-            optimizer_step(discriminator_optimizer, warmup_constant(step, config.discriminator_learning_rate))
+            discriminator_optimizer.constant_step(step, config.discriminator_learning_rate)
             right = torch.cat([of_expert > 0, of_policy < 0]).float().mean()
             told.append(torch.stack([discriminator_mean.detach(), right]))
 
@@ -149,7 +148,7 @@ def train(config: GailConfig, stage: Stage) -> None:
             policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole=mask)
             policy_loss.backward()
             loss += policy_loss.detach()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         discriminator_loss_mean, accuracy = torch.stack(told).mean(0)
         alarmed = monitor.log(step, probed, {

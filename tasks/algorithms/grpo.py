@@ -22,14 +22,14 @@ How this differs from the paper
   - A group of equal scores has zero advantage but still feels the KL term, which pulls it back to the reference.
 
 Metrics: those of tasks/training/monitor.py, and
-  loss/policy, loss/kl      the two terms above, the second after its coefficient, mean over the updates of the step
+  loss/policy, loss/kl      the two terms above, the second before its coefficient, mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε_low, 1+ε_high]
   policy/zero_std_groups    share of groups that teach nothing
-  train/grad_norm           norm of the gradient of the last update, before clipping to 1
+  train/grad_norm           norm of the gradient of the last update, before clipping
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -39,8 +39,8 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import group_advantages
@@ -56,6 +56,7 @@ class GrpoConfig(Config):
     """params.yaml: policy.grpo"""
 
     namespace = "policy.grpo"
+    kl_in: ClassVar[str] = "loss"
 
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
@@ -66,7 +67,6 @@ class GrpoConfig(Config):
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["loss"]
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_correction: bool
     reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "longest_mean"]
@@ -93,17 +93,17 @@ class GrpoConfig(Config):
             raise ValueError("surrogate cispo clips the weight of each token: set ratio_bound to null and ratio_level to token")
         if self.ratio_bound is not None and self.ratio_bound <= 1 + self.clip_range_high:
             raise ValueError(f"ratio_bound ({self.ratio_bound}) must be above 1 + clip_range_high, or it undoes the clip")
+        if self.kl_coef and self.kl_estimator == "k1" and not self.kl_correction:
+            raise ValueError("kl_estimator k1 has no gradient in a loss: set kl_correction to true, or kl_estimator to k3")
         return self
 
 
 def train(config: GrpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -141,21 +141,20 @@ def train(config: GrpoConfig, stage: Stage) -> None:
                     if config.kl_correction:
                         kl = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, "token") * kl
                     kl = reduce_tokens(kl, micro.completion_mask, config.reduction, whole, task.max_new_tokens)
-                    kl_loss = config.kl_coef * kl
-                    (policy_loss + kl_loss).backward()
+                    (policy_loss + config.kl_coef * kl).backward()
                     with torch.no_grad():
                         drift = kl_estimate(micro.logprobs, logprobs, "k3")
                         moved = outside(ratio, config.clip_range_low, config.clip_range_high)
                         drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
                         moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
-                        update += torch.stack([policy_loss, kl_loss, drift, moved])
-                grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+                        update += torch.stack([policy_loss, kl, drift, moved])
+                grad_norm = optimizer.constant_step(step, config.learning_rate)
                 updates.append(update)
 
-        policy_loss_mean, kl_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)
+        policy_loss_mean, kl_mean, approx_kl, clipped = torch.stack(updates).mean(0)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
-            "loss/kl": kl_loss_mean,
+            "loss/kl": kl_mean,
             "policy/approx_kl": approx_kl,
             "policy/clip_fraction": clipped,
             "policy/zero_std_groups": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),

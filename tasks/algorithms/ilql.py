@@ -22,7 +22,7 @@ Metrics: those of tasks/training/monitor.py on probes of the decoded policy, and
   loss/q, loss/v, loss/cql, loss/nll   the four terms above, the last two before their coefficients
   value/explained_variance  1 − var(G − V)/var(G), G the discounted score: 0 for a useless V, 1 for a perfect one
   value/advantage_std       standard deviation of Q̄ − V at the recorded tokens; times β it is how far decoding departs from π
-  train/grad_norm           norm of the gradient of π, trunk included, before clipping to 1
+  train/grad_norm           norm of the gradient of π, trunk included, before clipping
 """
 
 import copy
@@ -38,8 +38,9 @@ from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import Batch, PairSet
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.language import frozen_copy, save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import Scorer, load_scorer
 from tasks.rl.advantages import explained_variance, gae
@@ -88,8 +89,7 @@ class QHead(torch.nn.Module):
 
 def train(config: IlqlConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     q_head = QHead(policy.config.hidden_size, policy.get_output_embeddings().out_features, stage.device)
     target_q_head = frozen_copy(q_head)
     value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
@@ -104,8 +104,7 @@ def train(config: IlqlConfig, stage: Stage) -> None:
     monitor = Monitor(stage, scorer, tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     scores = pair_scores(scorer, pairs, answers, stage.name)
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    value_optimizer = adamw([*q_head.parameters(), *value_head.parameters()], config.value_learning_rate)
+    value_optimizer = Optimizer([*q_head.parameters(), *value_head.parameters()], optimizer.settings)
     stage.resume(
         policy=policy, q_head=q_head, target_q_head=target_q_head, value_head=value_head,
         optimizer=optimizer, value_optimizer=value_optimizer,
@@ -132,8 +131,8 @@ def train(config: IlqlConfig, stage: Stage) -> None:
         )
         q_loss, v_loss, cql, nll = (reduce_tokens(term, mask, "token_mean") for term in terms)
         (q_loss + v_loss + config.cql_coef * cql + config.nll_coef * nll).backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
-        optimizer_step(value_optimizer, warmup_cosine(step, config.num_steps, config.value_learning_rate))
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
+        value_optimizer.cosine_step(step, config.num_steps, config.value_learning_rate)
         with torch.no_grad():
             for target, source in zip(target_q_head.parameters(), q_head.parameters(), strict=True):
                 target.lerp_(source, config.polyak_rate)

@@ -15,7 +15,7 @@ verifier is part of that, the judge has been told one answer per prompt. `num_st
 Metrics, by step
   loss/cross_entropy   mean over texts of the loss above, in nats; a judge that knows only how to answer has ln 2 = 0.693
   train/accuracy       share of the batch's texts whose verdict has more than half of the probability
-  train/grad_norm      norm of the gradient before clipping to 1
+  train/grad_norm      norm of the gradient before clipping
 Figures
   prompts, comparisons   what it has learned from: prompts whose utility was known, and pairs of completions of these
   judge/...              on comparisons of validation prompts, which it has not met, as explained in tasks/feedback/rlaif.py:
@@ -47,7 +47,7 @@ from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.feedback.simulated import Crowd, Truth, make_crowd
 from tasks.models.batch import Batch, collate
 from tasks.models.language import load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.policy import open_model
 from tasks.models.text import TaskConfig, encode_prompts
 from tasks.rewards.functions import FunctionsConfig
 from tasks.rl.logprobs import completion_logprobs
@@ -115,7 +115,7 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
     if not validation:
         raise InputError("no validation prompts to measure the judge on; let the sources of prepare_data give some")
     refuse_unanswered([*prompts, *validation], collecting)
-    judge, tokenizer = load_policy(base, stage.device)
+    judge, tokenizer, optimizer = open_model(stage, base)
     policy, _ = load_policy(sft, stage.device)
     crowd = make_crowd(collecting, truth, tokenizer, stage.seed)
     learned, held_out = (
@@ -123,7 +123,6 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         for some in (prompts, validation)
     )
     make_room(judge, texts, tokenizer, task)
-    optimizer = adamw(list(judge.parameters()), config.learning_rate)
     stage.resume(judge=judge, optimizer=optimizer)
 
     order = seeds.batches(len(learned), config.batch_size, stage.seed, stage.start, learned.lengths)
@@ -133,7 +132,7 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         losses = verdict_losses(completion_logprobs(judge, batch), batch.completion_mask)
         loss = losses.mean()
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
         accuracy = (losses < math.log(2)).float().mean()
         stage.log(

@@ -36,10 +36,10 @@ Metrics: those of tasks/training/monitor.py on probes, which score by the reward
   rollout/learned_reward_mean  mean r_θ of what the policy wrote: what it is paid
   policy/kl                    KL(π‖π_ref) of these completions, estimator k1, in nats
   rollout/tokens               sampled in this step to train on
-  train/grad_norm              norm of the policy's gradient before clipping to 1
+  train/grad_norm              norm of the policy's gradient before clipping
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -50,8 +50,9 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.reward import raw_scores, reward_model_from_policy, scores_in_pieces
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
@@ -70,6 +71,9 @@ class MaxentIrlConfig(Config):
     """params.yaml: policy.maxent_irl"""
 
     namespace = "policy.maxent_irl"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
+    reduction: ClassVar[str] = "sequence_sum"
 
     expert: Literal["demonstrations", "solver"]
     num_steps: PositiveInt
@@ -78,9 +82,6 @@ class MaxentIrlConfig(Config):
     micro_batch_size: PositiveInt  # completions per backward pass
     learning_rate: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
-    kl_estimator: Literal["k1", "k2", "k3"]
-    reduction: Literal["sequence_sum"]
     reward_epochs: PositiveInt  # passes over a rollout
     reward_batch_size: PositiveInt  # prompts per optimizer step of the reward, each with all its candidates
     reward_learning_rate: PositiveFloat
@@ -100,14 +101,12 @@ class MaxentIrlConfig(Config):
 def train(config: MaxentIrlConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
-    policy, tokenizer = load_policy(sft, stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, sft)
     reward = reward_model_from_policy(sft, stage.device)  # r_θ
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     expert = load_demonstrations(stage, tokenizer, config.expert)
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    reward_optimizer = adamw(list(reward.parameters()), config.reward_learning_rate)
+    reward_optimizer = Optimizer(reward.parameters(), optimizer.settings)
     stage.resume(policy=policy, optimizer=optimizer, reward=reward, reward_optimizer=reward_optimizer)
 
     num_prompts = config.rollout_batch_size // config.group_size
@@ -147,7 +146,7 @@ def train(config: MaxentIrlConfig, stage: Stage) -> None:
                 weights = importance_weights(rewards, log_ratios[prompts.to(stage.device)], config.weight_temperature)
                 irl_loss = maxent_irl_loss(rewards[:, 0], rewards, weights).mean()
                 irl_loss.backward()
-                optimizer_step(reward_optimizer, warmup_constant(step, config.reward_learning_rate))
+                reward_optimizer.constant_step(step, config.reward_learning_rate)
                 with torch.no_grad():
                     share = effective_sample_size(weights).mean() / weights.shape[1]
                     above = (rewards[:, 0] > rewards.mean(1)).float().mean()
@@ -161,7 +160,7 @@ def train(config: MaxentIrlConfig, stage: Stage) -> None:
             policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole=mask)
             policy_loss.backward()
             loss += policy_loss.detach()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         irl_loss_mean, ess, accuracy = torch.stack(told).mean(0)
         alarmed = monitor.log(step, probed, {

@@ -13,11 +13,11 @@ How this differs from the paper
 
 Metrics: those of tasks/training/monitor.py on probes, and
   loss/nll                    −log π(chosen), mean of the pairs, in nats per token
-  loss/odds_ratio             the other term, after its coefficient; λ ln 2 where the two are equally likely
+  loss/odds_ratio             the other term, before λ; ln 2 where the two are equally likely
   train/accuracy              share of the batch's pairs where the chosen completion is likelier per token
   train/log_odds_ratio        mean of what is in σ
   train/chosen_logprob, train/rejected_logprob   mean log π of the completions, in nats per token
-  train/grad_norm             norm of the gradient before clipping to 1
+  train/grad_norm             norm of the gradient before clipping
 """
 
 from pydantic import PositiveFloat, PositiveInt
@@ -26,8 +26,8 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import log_odds_ratio, odds_ratio_loss
@@ -48,12 +48,10 @@ class OrpoConfig(Config):
 
 def train(config: OrpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     pairs = load_pairs(stage, tokenizer, "train")
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
@@ -63,9 +61,9 @@ def train(config: OrpoConfig, stage: Stage) -> None:
         logprobs = summed_logprobs(policy, batch) / batch.lengths
         chosen, rejected = logprobs.chunk(2)
         nll_loss = -chosen.mean()
-        odds_loss = config.odds_ratio_coef * odds_ratio_loss(chosen, rejected).mean()
-        (nll_loss + odds_loss).backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+        odds_loss = odds_ratio_loss(chosen, rejected).mean()
+        (nll_loss + config.odds_ratio_coef * odds_loss).backward()
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
         alarmed = monitor.log(step, probe(policy, step), {
             "loss/nll": nll_loss.detach(),

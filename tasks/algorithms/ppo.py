@@ -23,10 +23,10 @@ Metrics: those of tasks/training/monitor.py, and
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
   value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
                             useless value function, 1 for a perfect one. (R̂ in place of G would hold V itself and flatter it.)
-  train/grad_norm           norm of the gradient of the last update, before clipping to 1
+  train/grad_norm           norm of the gradient of the last update, before clipping
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -36,8 +36,9 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import explained_variance, gae
@@ -53,6 +54,8 @@ class PpoConfig(Config):
     """params.yaml: policy.ppo"""
 
     namespace = "policy.ppo"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
 
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
@@ -64,8 +67,6 @@ class PpoConfig(Config):
     value_learning_rate: PositiveFloat  # of the value head alone
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
-    kl_estimator: Literal["k1", "k2", "k3"]
     reduction: Literal["token_mean", "sequence_mean", "sequence_sum"]
     clip_range: PositiveFloat
     value_coef: PositiveFloat
@@ -84,16 +85,14 @@ class PpoConfig(Config):
 
 def train(config: PpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    value_optimizer = adamw(list(value_head.parameters()), config.value_learning_rate)
+    value_optimizer = Optimizer(value_head.parameters(), optimizer.settings)
     stage.resume(policy=policy, value_head=value_head, optimizer=optimizer, value_optimizer=value_optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -142,8 +141,8 @@ def train(config: PpoConfig, stage: Stage) -> None:
                         drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
                         moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
                         update += torch.stack([policy_loss, value_loss, drift, moved])
-                grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
-                optimizer_step(value_optimizer, warmup_constant(step, config.value_learning_rate))
+                grad_norm = optimizer.constant_step(step, config.learning_rate)
+                value_optimizer.constant_step(step, config.value_learning_rate)
                 updates.append(update)
 
         policy_loss_mean, value_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)

@@ -29,13 +29,13 @@ means over the updates of the step
   value/clip_fraction       share of tokens whose value left V_old ± ε_v
   value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
                             useless value function, 1 for a perfect one
-  value/grad_norm           norm of the gradient of the critic's last update, before clipping to max_grad_norm
+  value/grad_norm           norm of the gradient of the critic's last update, before clipping
   train/grad_norm           the same of the policy; 0 in the warm-up, as everything is that only a learning policy has
 """
 
 from collections.abc import Iterator
 from math import inf
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -48,8 +48,9 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import Batch, collate
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.optimizer import Optimizer
+from tasks.models.policy import open_policy
 from tasks.models.reward import load_reward_model, reward_model_from_policy, same_ids, state_values
 from tasks.models.text import TaskConfig, encode_completions
 from tasks.rewards.scorer import load_scorer
@@ -67,6 +68,8 @@ class PpoMaxConfig(Config):
     """params.yaml: policy.ppo_max"""
 
     namespace = "policy.ppo_max"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
 
     num_steps: PositiveInt  # those of the warm-up included
     rollout_batch_size: PositiveInt  # completions per step
@@ -80,16 +83,14 @@ class PpoMaxConfig(Config):
     score_normalization: bool
     score_clip_range: PositiveFloat | None
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
     kl_level: Literal["token", "completion"]
-    kl_estimator: Literal["k1", "k2", "k3"]
     reduction: Literal["token_mean", "sequence_mean", "sequence_sum"]
     clip_range: PositiveFloat | None
     critic: Literal["reward_model", "sft"]  # what it starts from
     critic_warmup_steps: NonNegativeInt  # steps in which only the critic is trained
     value_clip_range: PositiveFloat | None
     whiten_advantages: bool
-    max_grad_norm: PositiveFloat | None
+    max_grad_norm: PositiveFloat | None  # in place of that of `optimizer`
     pretraining_coef: NonNegativeFloat
     pretraining_batch_size: PositiveInt  # texts of the corpus per optimizer step
     gamma: PositiveFloat
@@ -111,8 +112,7 @@ class PpoMaxConfig(Config):
 
 def train(config: PpoMaxConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
     critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
     if not same_ids(tokenizer, critic.tokenizer):
@@ -124,12 +124,12 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     texts = [row["text"] for row in read_table(stage.dep("data/prepared/corpus.parquet"))]
     if config.pretraining_coef and not texts:
         raise InputError("policy.ppo_max.pretraining_coef needs a corpus, but prepare_data.sources names none; set it to 0")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
-    value_optimizer = adamw(list(critic.parameters()), config.value_learning_rate)
+    optimizer.settings = optimizer.settings.model_copy(update={"max_grad_norm": config.max_grad_norm})
+    value_optimizer = Optimizer(critic.parameters(), optimizer.settings)
     stage.resume(policy=policy, critic=critic, normalize=normalize, optimizer=optimizer, value_optimizer=value_optimizer)
     # A limit that is off is infinite: clipping to it changes no bit.
     policy_clip, value_clip = config.clip_range or inf, config.value_clip_range or inf
-    score_clip, max_grad_norm = config.score_clip_range or inf, config.max_grad_norm or inf
+    score_clip = config.score_clip_range or inf
 
     corpus = pretraining_batches(texts, policy, tokenizer, config, stage)
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -189,10 +189,9 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
                     nll = reduce_tokens(-completion_logprobs(policy, text), text.completion_mask, "token_mean")
                     (config.pretraining_coef * nll).backward()
                     update[5] = nll.detach()
-                value_norm = optimizer_step(value_optimizer, warmup_constant(step, config.value_learning_rate), max_grad_norm)
+                value_norm = value_optimizer.constant_step(step, config.value_learning_rate)
                 if learning:
-                    rate = warmup_constant(step - config.critic_warmup_steps, config.learning_rate)
-                    grad_norm = optimizer_step(optimizer, rate, max_grad_norm)
+                    grad_norm = optimizer.constant_step(step - config.critic_warmup_steps, config.learning_rate)
                 updates.append(update)
 
         policy_loss_mean, value_loss_mean, approx_kl, clipped, value_clipped, nll_mean = torch.stack(updates).mean(0)

@@ -12,7 +12,7 @@ How this differs from the paper
 Metrics: those of tasks/training/monitor.py, and
   rollout/best_score_mean  mean score of the completions that are imitated
   loss/nll                 mean negative log-likelihood of their tokens, in nats
-  train/grad_norm          norm of the gradient before clipping to 1
+  train/grad_norm          norm of the gradient before clipping
 """
 
 from typing import Self
@@ -25,8 +25,8 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.logprobs import completion_logprobs
@@ -56,12 +56,10 @@ class RaftConfig(Config):
 
 def train(config: RaftConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -78,7 +76,7 @@ def train(config: RaftConfig, stage: Stage) -> None:
 
         loss = reduce_tokens(-completion_logprobs(policy, best), best.completion_mask, "token_mean")
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {

@@ -16,10 +16,10 @@ How this differs from the textbook
 Metrics: those of tasks/training/monitor.py, and
   loss/policy      the surrogate above, whose gradient is the estimate; its value means nothing by itself
   policy/baseline  b, as it was used in this step
-  train/grad_norm  norm of the gradient before clipping to 1
+  train/grad_norm  norm of the gradient before clipping
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -29,8 +29,8 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import RunningMean
@@ -46,6 +46,9 @@ class ReinforceBaselineConfig(Config):
     """params.yaml: policy.reinforce_baseline"""
 
     namespace = "policy.reinforce_baseline"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
+    reduction: ClassVar[str] = "sequence_sum"
 
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
@@ -54,9 +57,6 @@ class ReinforceBaselineConfig(Config):
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
-    kl_estimator: Literal["k1", "k2", "k3"]
-    reduction: Literal["sequence_sum"]
     baseline_decay: Annotated[float, Field(ge=0, lt=1)]
     missing_eos_penalty: NonNegativeFloat
 
@@ -69,12 +69,10 @@ class ReinforceBaselineConfig(Config):
 
 def train(config: ReinforceBaselineConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     baseline = RunningMean(config.baseline_decay)
     stage.resume(policy=policy, optimizer=optimizer, baseline=baseline)
 
@@ -103,7 +101,7 @@ def train(config: ReinforceBaselineConfig, stage: Stage) -> None:
             policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole=mask)
             policy_loss.backward()
             loss += policy_loss.detach()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": loss,

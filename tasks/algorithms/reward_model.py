@@ -65,7 +65,7 @@ from tasks.models.batch import Batch, PairSet
 from tasks.models.external import pinned
 from tasks.models.generate import sample
 from tasks.models.language import load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.reward import (
     MEMBER,
     check_padding,
@@ -136,7 +136,7 @@ class Member:
 
     model: Any
     language_model: Any
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
 
 
 def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage) -> Member:
@@ -149,7 +149,7 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
         model = reward_model_from_elsewhere(source, config.revision, stage.device)
     language_model = with_language_head(model, load_policy(sft, stage.device)[0]) if config.imitation_coef else None
     trained = [*model.parameters(), *(language_model.parameters() if language_model else ())]
-    return Member(model, language_model, adamw(list(dict.fromkeys(trained)), config.learning_rate))
+    return Member(model, language_model, Optimizer(dict.fromkeys(trained), stage.params(OptimizerConfig)))
 
 
 def train(config: RewardModelConfig, stage: Stage) -> None:
@@ -197,7 +197,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
                 terms["loss/process"] = losses.sum() / max(1, len(losses))
                 loss = loss + config.process_coef * terms["loss/process"]
             loss.backward()
-            optimizer_step(member.optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+            member.optimizer.cosine_step(step, config.num_steps, config.learning_rate)
             logged.append({key: term.detach() for key, term in terms.items()} | {"train/accuracy": accuracy})
         stage.log(step, {key: torch.stack([each[key] for each in logged]).mean() for key in logged[0]}, every=5)
 

@@ -15,10 +15,10 @@ Metrics: those of tasks/training/monitor.py, and
   loss/policy               the term above, mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of completions whose ratio left [1−ε, 1+ε]
-  train/grad_norm           norm of the gradient of the last update, before clipping to 1
+  train/grad_norm           norm of the gradient of the last update, before clipping
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -28,8 +28,8 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import leave_one_out_advantages
@@ -45,6 +45,10 @@ class RlooConfig(Config):
     """params.yaml: policy.rloo"""
 
     namespace = "policy.rloo"
+    kl_in: ClassVar[str] = "reward"
+    kl_estimator: ClassVar[str] = "k1"
+    reduction: ClassVar[str] = "sequence_mean"
+    ratio_level: ClassVar[str] = "sequence_sum"
 
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
@@ -55,10 +59,6 @@ class RlooConfig(Config):
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
-    kl_in: Literal["reward"]
-    kl_estimator: Literal["k1", "k2", "k3"]
-    reduction: Literal["sequence_mean"]
-    ratio_level: Literal["sequence_sum"]
     clip_range: PositiveFloat
     missing_eos_penalty: NonNegativeFloat
 
@@ -74,12 +74,10 @@ class RlooConfig(Config):
 
 def train(config: RlooConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -116,7 +114,7 @@ def train(config: RlooConfig, stage: Stage) -> None:
                         drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
                         moved = reduce_tokens(moved, micro.completion_mask, "sequence_mean", whole)
                         update += torch.stack([policy_loss, drift, moved])
-                grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+                grad_norm = optimizer.constant_step(step, config.learning_rate)
                 updates.append(update)
 
         policy_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)

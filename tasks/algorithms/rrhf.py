@@ -18,9 +18,9 @@ How this differs from the paper
 Metrics: those of tasks/training/monitor.py, and
   rollout/best_score_mean  mean score of the completions that are imitated
   loss/ranking             the first term, mean over the groups, in nats per token
-  loss/nll                 the second: mean negative log-likelihood of the best completions' tokens, times sft_coef
+  loss/nll                 the second: mean negative log-likelihood of the best completions' tokens, before sft_coef
   train/misranked          share of the pairs of unequal score whose likelihoods are in the wrong order
-  train/grad_norm          norm of the gradient before clipping to 1
+  train/grad_norm          norm of the gradient before clipping
 """
 
 from typing import Self
@@ -34,8 +34,8 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
-from tasks.models.language import frozen_copy, load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.language import save_model
+from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.logprobs import completion_logprobs
@@ -70,12 +70,10 @@ class RrhfConfig(Config):
 
 def train(config: RrhfConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    reference = frozen_copy(policy)
+    policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
@@ -97,13 +95,13 @@ def train(config: RrhfConfig, stage: Stage) -> None:
             logprobs = completion_logprobs(policy, micro)
             p = (logprobs * micro.completion_mask).sum(1) / micro.lengths
             rank_loss = ranking_loss(p, scores[rows], config.group_size).sum() / len(asked)
-            nll_loss = config.sft_coef * reduce_tokens(
+            nll_loss = reduce_tokens(
                 -logprobs, micro.completion_mask * best[rows], "token_mean", whole=rollout.completion_mask * best
             )  # fmt: skip
-            (rank_loss + nll_loss).backward()
+            (rank_loss + config.sft_coef * nll_loss).backward()
             losses += torch.tensor([rank_loss.item(), nll_loss.item()])
             mean_logprobs[rows] = p.detach()
-        grad_norm = optimizer_step(optimizer, warmup_constant(step, config.learning_rate))
+        grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {

@@ -8,7 +8,7 @@ after this one exist.
 
 Metrics
   loss/nll         mean negative log-likelihood of a completion token, in nats
-  train/grad_norm  norm of the gradient before clipping to 1
+  train/grad_norm  norm of the gradient before clipping
 """
 
 from pydantic import PositiveFloat, PositiveInt
@@ -20,8 +20,8 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
-from tasks.models.language import load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.language import save_model
+from tasks.models.policy import open_model
 from tasks.models.text import encode_completions, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
@@ -38,7 +38,7 @@ class SftConfig(Config):
 
 
 def train(config: SftConfig, stage: Stage) -> None:
-    policy, tokenizer = load_policy(stage.dep("models/base"), stage.device)
+    policy, tokenizer, optimizer = open_model(stage, stage.dep("models/base"))
     rows = read_table(stage.dep("data/prepared/demonstrations.parquet"))
     stage.dep("reports/validate_data")
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
@@ -50,7 +50,6 @@ def train(config: SftConfig, stage: Stage) -> None:
             f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "
             "raise base_model.max_position_embeddings, or lower task.max_prompt_tokens and task.max_new_tokens"
         )
-    optimizer = adamw(list(policy.parameters()), config.learning_rate)
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, lengths)
@@ -60,7 +59,7 @@ def train(config: SftConfig, stage: Stage) -> None:
 
         loss = reduce_tokens(-completion_logprobs(policy, batch), batch.completion_mask, "token_mean")
         loss.backward()
-        grad_norm = optimizer_step(optimizer, warmup_cosine(step, config.num_steps, config.learning_rate))
+        grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
         stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
 

@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -23,6 +23,11 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     namespace: ClassVar[str]
+
+    @model_serializer(mode="wrap")
+    def _with_constants(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a class fixes is logged like what params.yaml says."""
+        return {name: getattr(self, name) for name in sorted(constants(type(self)))} | dump(self)
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
@@ -42,6 +47,11 @@ class RuntimeConfig(Config):
     seed: int
     threads: PositiveInt
     device: str
+
+
+def constants(cls: type[BaseModel]) -> set[str]:
+    """Names of what a Config class fixes: the method has no choice there."""
+    return cls.__class_vars__ - Config.__class_vars__
 
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
@@ -101,6 +111,8 @@ def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
     match first["type"]:
         case "extra_forbidden":
             says = f"unknown key `{key}`{_nearest(name, _known_keys(cls, first['loc'][:-1]))}"
+            if name in constants(cls):
+                says = f"`{key}` is no choice, with this method it is always {getattr(cls, name)}"
         case "missing":
             says = f"missing key `{key}`"
         case "value_error":

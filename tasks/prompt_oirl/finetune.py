@@ -21,7 +21,7 @@ from tasks.core.files import read_json, write_json
 from tasks.core.stage import Stage
 from tasks.models.batch import pad
 from tasks.models.language import load_policy, save_model
-from tasks.models.optimizer import adamw, optimizer_step, warmup_cosine
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_prompts
 from tasks.models.tokenizer import load_tokenizer
 from tasks.prompt_oirl.answers import Answers
@@ -118,7 +118,7 @@ def finetune(
         selector.tokens(list(selector.prompts.values())),
     )
     correct = torch.tensor(answers.rates, dtype=torch.float32)
-    optimizer = adamw(list(reward.parameters()), learning_rate)
+    optimizer = Optimizer(reward.parameters(), stage.params(OptimizerConfig))
     stage.resume(reward=reward, optimizer=optimizer)
     order = seeds.batches(len(tokens), batch_size, stage.seed, stage.start, [len(ids) for ids in tokens])
     for step in stage.steps(num_steps):
@@ -126,5 +126,5 @@ def finetune(
         logits = reward([tokens[i] for i in picked], prompts)
         loss = F.binary_cross_entropy_with_logits(logits, correct[picked].to(stage.device))
         loss.backward()
-        optimizer_step(optimizer, warmup_cosine(step, num_steps, learning_rate))
+        optimizer.cosine_step(step, num_steps, learning_rate)
         stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)

@@ -39,7 +39,7 @@ from tasks.core.statistics import paired_bootstrap
 from tasks.models.batch import collate
 from tasks.models.generate import greedy, sample
 from tasks.models.language import frozen_copy, load_policy
-from tasks.models.optimizer import adamw, optimizer_step, warmup_constant
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import TaskConfig, decode, encode_completions, encode_prompts, render
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.finetune import PromptReward
@@ -115,10 +115,8 @@ def train(config: ProposePromptsConfig, stage: Stage) -> None:
     correct = torch.tensor(answers.rates, dtype=torch.float32, device=stage.device)
     members = nn.ModuleList(member(base, config.hidden_size, stage, number) for number in range(config.members))
     reference, proposed = frozen_copy(policy), Proposed()
-    fit, learn = (
-        adamw(list(members.parameters()), config.ensemble_learning_rate),
-        adamw(list(policy.parameters()), config.learning_rate),
-    )
+    settings = stage.params(OptimizerConfig)
+    fit, learn = Optimizer(members.parameters(), settings), Optimizer(policy.parameters(), settings)
     stage.resume(members=members, policy=policy, reference=reference, fit=fit, learn=learn, proposed=proposed)
 
     begin = [tokenizer.bos_token_id]  # an instruction is written from nothing
@@ -134,12 +132,12 @@ def train(config: ProposePromptsConfig, stage: Stage) -> None:
                 logits = each([asked[row] for row in kept], encode_prompts(tokenizer, known))
                 loss = loss + F.binary_cross_entropy_with_logits(logits, correct[kept]) / len(members)
             loss.backward()
-            optimizer_step(fit, warmup_constant(step, config.ensemble_learning_rate))
+            fit.constant_step(step, config.ensemble_learning_rate)
             stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)
         elif step < policy_from:
             loss = reduce_tokens(-completion_logprobs(policy, texts), texts.completion_mask, "token_mean")
             loss.backward()
-            optimizer_step(learn, warmup_constant(step - sft_from, config.sft_learning_rate))
+            learn.constant_step(step - sft_from, config.sft_learning_rate)
             stage.log(step, {"loss/nll": loss.detach()}, every=5)
         else:
             if step == policy_from:
@@ -164,7 +162,7 @@ def train(config: ProposePromptsConfig, stage: Stage) -> None:
             losses = policy_gradient_loss(completion_logprobs(policy, rollout, config.temperature), advantages)
             policy_loss = reduce_tokens(losses, rollout.completion_mask, "sequence_sum")
             policy_loss.backward()
-            optimizer_step(learn, warmup_constant(step - policy_from, config.learning_rate))
+            learn.constant_step(step - policy_from, config.learning_rate)
             stage.log(step, {
                 "loss/policy": policy_loss.detach(),
                 "rollout/reward_mean": judged["reward"].mean(),

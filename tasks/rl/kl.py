@@ -10,6 +10,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tenso
     k2  (log π/π_ref)² / 2     biased, never negative
     k3  r − 1 − log r, r = π_ref/π   unbiased and never negative
 
+    In the reward only k1 has the gradient of KL(π‖π_ref): that of k2 and k3 is a small fraction of it, or points elsewhere.
     As a loss its mean gradient is another matter: 0 for k1, that of KL(π‖π_ref) for k2, that of KL(π_ref‖π) for k3. Times
     ρ = π/π_old of the policy that sampled, mean and gradient are those of KL(π‖π_ref) for k1 and k3, on-policy and off
     (Tang & Munos 2025; DeepSeek-V3.2, 2025).

@@ -12,7 +12,6 @@ from tasks.core import seeds
 from tasks.core.files import read_table
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
-from tasks.models.optimizer import adamw
 from tasks.models.text import encode_completion
 from tests.reference.rl import completion_logprobs_of_one, gae_of_one, whiten
 
@@ -45,8 +44,9 @@ def ppo_max(
     critic = AutoModelForSequenceClassification.from_pretrained(folder / f"models/{c['critic']}", num_labels=1).eval()
     if c["critic"] == "sft":
         critic.score.weight.data.zero_()
-    optimizer = adamw(list(policy.parameters()), c["learning_rate"])
-    critic_optimizer = adamw(list(critic.parameters()), c["value_learning_rate"])
+    optimizer, critic_optimizer = (
+        torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True) for model in (policy, critic)
+    )
     corpus = [row["text"] for row in read_table(folder / "data/prepared/corpus.parquet")]
     texts = seeds.batches(len(corpus), c["pretraining_batch_size"], seeds.derive(seed, "pretraining"))
     order = seeds.batches(len(prompts), c["rollout_batch_size"] // c["group_size"], seed)

@@ -1,6 +1,6 @@
 """params.yaml: a typo must not train. Every refusal is one sentence that names the key and the nearest known one."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 import pytest
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
@@ -43,6 +43,7 @@ class TrainConfig(Config):
 
 class PpoConfig(Config):
     namespace = "policy.ppo"
+    kl_in: ClassVar[str] = "reward"
 
     gamma: float
 
@@ -148,3 +149,9 @@ def test_lookup_and_matrix(params, monkeypatch):
     assert lookup(values, "policy.ppo") == {"gamma": 1.0}
     monkeypatch.chdir(params().parent)
     assert policy_matrix() == [("ppo", 0), ("ppo", 1), ("dpo", 0), ("dpo", 1)]
+
+
+def test_what_a_class_fixes_is_logged_and_cannot_be_set(params):
+    assert PpoConfig.load(params()).model_dump() == {"kl_in": "reward", "gamma": 1.0}
+    with pytest.raises(InputError, match=r"`policy\.ppo\.kl_in` is no choice, with this method it is always reward"):
+        PpoConfig.load(params(ppo="  ppo: {gamma: 1.0, kl_in: loss}"))
