@@ -23,6 +23,7 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
 from tasks.models.language import build_model, load_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -78,7 +79,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
     tokenizer = load_tokenizer(stage.dep("models/tokenizer"))
     corpus = [row["text"] for row in read_table(stage.dep("data/prepared/corpus.parquet"))]
     stage.dep("reports/validate_data")
-    model = make_model(config, tokenizer, stage)
+    model = apply_settings(make_model(config, tokenizer, stage), stage.params(ComputeConfig))
     context = model.config.max_position_embeddings
     texts = [ids[: context - 1] for ids in encode_completions(tokenizer, corpus)]
     if config.num_steps and not texts:

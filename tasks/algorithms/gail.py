@@ -46,6 +46,7 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -101,7 +102,7 @@ def train(config: GailConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
     policy, reference, tokenizer, optimizer = open_policy(stage, sft)
-    discriminator = reward_model_from_policy(sft, stage.device)
+    discriminator = apply_settings(reward_model_from_policy(sft, stage.device), stage.params(ComputeConfig))
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     expert = load_demonstrations(stage, tokenizer, config.expert)

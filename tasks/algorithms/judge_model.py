@@ -46,8 +46,8 @@ from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.feedback.simulated import Crowd, Truth, make_crowd
 from tasks.models.batch import Batch, collate
-from tasks.models.language import load_policy, save_model
-from tasks.models.policy import open_model
+from tasks.models.language import open_model, save_model
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import TaskConfig, encode_prompts
 from tasks.rewards.functions import FunctionsConfig
 from tasks.rl.logprobs import completion_logprobs
@@ -115,14 +115,15 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
     if not validation:
         raise InputError("no validation prompts to measure the judge on; let the sources of prepare_data give some")
     refuse_unanswered([*prompts, *validation], collecting)
-    judge, tokenizer, optimizer = open_model(stage, base)
-    policy, _ = load_policy(sft, stage.device)
+    judge, tokenizer = open_model(stage, base)
+    policy, _ = open_model(stage, sft)
     crowd = make_crowd(collecting, truth, tokenizer, stage.seed)
     learned, held_out = (
         ComparisonSet(draw_comparisons(some, policy, crowd, task, stage), texts, tokenizer, stage.device)
         for some in (prompts, validation)
     )
     make_room(judge, texts, tokenizer, task)
+    optimizer = Optimizer(judge.parameters(), stage.params(OptimizerConfig))
     stage.resume(judge=judge, optimizer=optimizer)
 
     order = seeds.batches(len(learned), config.batch_size, stage.seed, stage.start, learned.lengths)

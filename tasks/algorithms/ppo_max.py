@@ -47,6 +47,7 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import Batch, collate
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -115,6 +116,7 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
     critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
+    apply_settings(critic, stage.params(ComputeConfig))
     if not same_ids(tokenizer, critic.tokenizer):
         raise InputError("policy.ppo_max.critic: the reward model reads by another tokenizer than the policy; set it to sft")
     scorer = load_scorer(stage, tokenizer, task)

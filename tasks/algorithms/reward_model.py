@@ -62,9 +62,10 @@ from tasks.feedback.agreement import agreement_by_group, agreement_figures, cali
 from tasks.feedback.baseline import baseline_accuracy
 from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
 from tasks.models.batch import Batch, PairSet
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
 from tasks.models.generate import sample
-from tasks.models.language import load_policy, save_model
+from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.reward import (
     MEMBER,
@@ -147,7 +148,8 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
     else:
         source = pinned(config.source, config.revision, config.namespace, "source")
         model = reward_model_from_elsewhere(source, config.revision, stage.device)
-    language_model = with_language_head(model, load_policy(sft, stage.device)[0]) if config.imitation_coef else None
+    apply_settings(model, stage.params(ComputeConfig))
+    language_model = with_language_head(model, open_model(stage, sft)[0]) if config.imitation_coef else None
     trained = [*model.parameters(), *(language_model.parameters() if language_model else ())]
     return Member(model, language_model, Optimizer(dict.fromkeys(trained), stage.params(OptimizerConfig)))
 
@@ -155,7 +157,7 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
 def train(config: RewardModelConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
-    policy, tokenizer = load_policy(sft, stage.device)
+    policy, tokenizer = open_model(stage, sft)
     members = [make_member(number, config, sft, stage) for number in range(1, config.ensemble_size + 1)]
     reward_model = members[0].model
     stage.dep("reports/validate_preferences")

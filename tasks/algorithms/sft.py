@@ -20,8 +20,8 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate
-from tasks.models.language import save_model
-from tasks.models.policy import open_model
+from tasks.models.language import open_model, save_model
+from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
@@ -38,7 +38,7 @@ class SftConfig(Config):
 
 
 def train(config: SftConfig, stage: Stage) -> None:
-    policy, tokenizer, optimizer = open_model(stage, stage.dep("models/base"))
+    policy, tokenizer = open_model(stage, stage.dep("models/base"))
     rows = read_table(stage.dep("data/prepared/demonstrations.parquet"))
     stage.dep("reports/validate_data")
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
@@ -50,6 +50,7 @@ def train(config: SftConfig, stage: Stage) -> None:
             f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "
             "raise base_model.max_position_embeddings, or lower task.max_prompt_tokens and task.max_new_tokens"
         )
+    optimizer = Optimizer(policy.parameters(), stage.params(OptimizerConfig))
     stage.resume(policy=policy, optimizer=optimizer)
 
     order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, lengths)

@@ -75,6 +75,7 @@ def stage_name(namespace: str, seed: int | None = None) -> str:
 def _settle(runtime: RuntimeConfig) -> None:
     """The thread count changes the order of float additions, hence the last bits of every result."""
     os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS is not deterministic, and torch refuses
     if "torch" not in sys.modules:
         return
     import torch

@@ -44,8 +44,9 @@ from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
+from tasks.models.compute import ComputeConfig, apply_settings, at_once
 from tasks.models.generate import ROWS_AT_ONCE, greedy, sample
-from tasks.models.language import load_policy
+from tasks.models.language import open_model
 from tasks.models.reward import load_reward_model, standardised_scores
 from tasks.models.text import TaskConfig, decode
 from tasks.rewards.verifier import is_correct
@@ -81,9 +82,10 @@ class Answers:
 
 def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    reference, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
-    base, _ = load_policy(stage.dep("models/base"), stage.device)
+    reference, tokenizer = open_model(stage, stage.dep("models/sft"))
+    base, _ = open_model(stage, stage.dep("models/base"))
     reward_model = load_reward_model(stage.dep("models/reward_model"), stage.device)
+    apply_settings(reward_model, stage.params(ComputeConfig))
     prompts = load_prompts(stage, tokenizer, "test")[: config.num_prompts]
     if not prompts:
         raise InputError("no test prompts: let the sources of prepare_data give some")
@@ -97,7 +99,7 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     folders |= {f"policy.{algorithm}.{seed}": policies / f"{algorithm}-{seed}" for algorithm, seed in policy_matrix()}
     written: dict[str, Answers] = {}
     for name, folder in progress.track(folders.items(), len(folders), stage.name):
-        model, tokenizer = load_policy(folder, stage.device)
+        model, tokenizer = open_model(stage, folder)
         written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config, task, stage)
 
     figures = {name: figures_of(answers, prompts, config, task.verifier, stage.seed) for name, answers in written.items()}
@@ -130,9 +132,9 @@ def answer(
         best = beam_search(model, tokenizer, ids, task.max_new_tokens, config.num_beams)
     samples_per_prompt = config.samples_per_prompt
     answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [])
-    at_once = max(1, ROWS_AT_ONCE // samples_per_prompt)
-    for begin in range(0, len(prompts), at_once):
-        asked = ids[begin : begin + at_once]
+    prompts_at_once = max(1, at_once(model, ROWS_AT_ONCE) // samples_per_prompt)
+    for begin in range(0, len(prompts), prompts_at_once):
+        asked = ids[begin : begin + prompts_at_once]
         rollout = sample(
             model, tokenizer, asked, max_new_tokens=task.max_new_tokens, temperature=1.0,
             generator=seeds.generator(stage.seed, "test samples", begin), group_size=samples_per_prompt,
@@ -140,7 +142,7 @@ def answer(
         texts = [decode(tokenizer, ids) for ids in rollout.completions()]
         answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
         first = rollout.select(slice(None, None, samples_per_prompt)).trimmed()
-        greedy_batch = collate(asked, best[begin : begin + at_once], tokenizer.pad_token_id, stage.device)
+        greedy_batch = collate(asked, best[begin : begin + prompts_at_once], tokenizer.pad_token_id, stage.device)
         answers.greedy_scores += standardised_scores(reward_model, greedy_batch, tokenizer).tolist()
         answers.sampled_scores += standardised_scores(reward_model, first, tokenizer).tolist()
         with torch.no_grad():

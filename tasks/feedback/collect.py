@@ -33,7 +33,7 @@ from tasks.feedback.rlaif import choose_questions, judge_pairs
 from tasks.feedback.samples import load_questions, refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig, JudgeConfig
 from tasks.feedback.simulated import Truth, agreement, compare, correct, judge_each, make_crowd
-from tasks.models.language import load_policy
+from tasks.models.language import open_model
 from tasks.models.text import TaskConfig, tell_apart
 from tasks.models.tokenizer import load_tokenizer
 from tasks.rewards.functions import FunctionsConfig
@@ -86,7 +86,7 @@ def ask_annotators(config: CollectPreferencesConfig, task: TaskConfig, sft: Path
     prompts = load_questions(config, stage)
     refuse_unanswered(prompts, config)
     truth = Truth(config, stage.params(FunctionsConfig), task.verifier)
-    policy, tokenizer = load_policy(sft, stage.device)
+    policy, tokenizer = open_model(stage, sft)
     crowd = make_crowd(config, truth, tokenizer, stage.seed)
     sampled, unreadable = sample_completions(prompts, policy, tokenizer, task, config, stage)
     shown = [(row, split, [truth(text, length, row) for text, length in texts]) for row, split, texts in sampled]
@@ -109,7 +109,7 @@ def ask_judge(config: CollectPreferencesConfig, task: TaskConfig, sft: Path, sta
     texts = JudgeTextsConfig.load(stage.dep(config.judge.templates))
     prompts = load_questions(config, stage)
     truth = Truth(config, stage.params(FunctionsConfig), task.verifier)
-    policy, tokenizer = load_policy(sft, stage.device)
+    policy, tokenizer = open_model(stage, sft)
     judge = make_judge(config.judge, texts, own_judge(config.judge, sft, stage), stage.device, stage.seed)
     is_known = "verifier" not in config.utility or all(row["answer"] is not None for row in prompts)
     crowd = make_crowd(config, truth, tokenizer, stage.seed) if is_known else None

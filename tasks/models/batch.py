@@ -52,6 +52,11 @@ class Batch:
         """Some rows of every tensor."""
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    def split(self, size: int) -> Iterator[Self]:
+        """All rows in their order, so many at a time; nothing is trimmed."""
+        for rows in torch.arange(len(self), device=self.prompt_ids.device).split(size):
+            yield self.select(rows)
+
     def trimmed(self) -> Self:
         """Without the columns that are padding in every row."""
         prompt_start = int(self.prompt_mask.any(0).int().argmax())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tasks.models.batch import by_length
+from tasks.models.compute import at_once
 from tasks.models.generate import ROWS_AT_ONCE, read_prompts, stop_ids
 
 
@@ -21,7 +22,7 @@ def beam_search(
     if num_beams < 1:
         raise ValueError(f"num_beams ({num_beams}) must be at least 1")
     completions: dict[int, list[int]] = {}
-    for rows in by_length([*map(len, prompts)], max(1, ROWS_AT_ONCE // num_beams)):
+    for rows in by_length([*map(len, prompts)], max(1, at_once(model, ROWS_AT_ONCE) // num_beams)):
         found = _search(model, tokenizer, [prompts[row] for row in rows], max_new_tokens, num_beams)
         completions |= zip(rows, found, strict=True)
     return [completions[row] for row in range(len(prompts))]

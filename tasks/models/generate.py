@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 
 from tasks.models.batch import Batch, by_length, pad
+from tasks.models.compute import at_once
 
 ROWS_AT_ONCE = 256
 
@@ -133,7 +135,7 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
 def greedy(model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
     """The most likely completion of each of any number of prompts, as token ids, in their order."""
     completions: dict[int, list[int]] = {}
-    for rows in by_length([*map(len, prompts)], ROWS_AT_ONCE):
+    for rows in by_length([*map(len, prompts)], at_once(model, ROWS_AT_ONCE)):
         rollout = sample(model, tokenizer, [prompts[row] for row in rows], max_new_tokens=max_new_tokens, temperature=0.0)
         completions |= zip(rows, rollout.completions(), strict=True)
     return [completions[row] for row in range(len(prompts))]
@@ -149,9 +151,22 @@ def truncated(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
     if top_p is not None and top_p < 1:
         ordered, order = logits.sort(descending=True, stable=True)
         probs = ordered.softmax(-1)
-        outside = probs.cumsum(-1) - probs >= top_p  # the tokens before it hold enough; never so for the first
+        outside = running_sum(probs) - probs >= top_p  # the tokens before it hold enough; never so for the first
         logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
     return logits
+
+
+def running_sum(values: Tensor) -> Tensor:
+    """Σ of all entries up to each, along the last dimension: torch's cumsum on the CPU, where it is deterministic."""
+    return values.cumsum(-1) if values.device.type == "cpu" else block_sums(values)
+
+
+def block_sums(values: Tensor, size: int = 512) -> Tensor:
+    """The same by products with triangular matrices, which are deterministic on a GPU."""
+    blocks = F.pad(values, (0, -values.shape[-1] % size)).unflatten(-1, (-1, size))
+    within = blocks @ values.new_ones(size, size).triu()
+    before = within[..., -1] @ values.new_ones(blocks.shape[-2], blocks.shape[-2]).triu(1)
+    return (within + before[..., None]).flatten(-2)[..., : values.shape[-1]]
 
 
 def _choose(logits: Tensor, at_random: bool, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,7 +174,7 @@ def _choose(logits: Tensor, at_random: bool, uniform: Tensor) -> tuple[Tensor, T
     logprobs = torch.log_softmax(logits, dim=-1)
     probs = logprobs.exp()
     if at_random:
-        cumulative = probs.double().cumsum(-1)
+        cumulative = running_sum(probs.double())
         token = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)[:, 0]
         token = token.clamp(max=logits.shape[-1] - 1)
     else:

@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tasks.core.errors import InputError
+from tasks.core.stage import Stage
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.tokenizer import load_tokenizer
 
 transformers.utils.logging.set_verbosity_error()  # a new head is announced as missing weights
@@ -64,6 +66,12 @@ def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
     """(model, tokenizer) of a stage's output, ready to train. Dropout, if the model has any, stays off: sampling and
     training must see the same policy."""
     return load_model(folder, device).eval(), load_tokenizer(folder)
+
+
+def open_model(stage: Stage, folder: Path) -> tuple[Any, Any]:
+    """(model, tokenizer) of a stage's output, which computes as `compute` says."""
+    model, tokenizer = load_policy(folder, stage.device)
+    return apply_settings(model, stage.params(ComputeConfig)), tokenizer
 
 
 def frozen_copy(model: Any) -> Any:

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tasks.core.errors import InputError
 from tasks.models.batch import Batch, collate
+from tasks.models.compute import at_once
 from tasks.models.language import check_model_folder
 from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.models.tokenizer import load_tokenizer
@@ -114,7 +115,8 @@ def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
 @torch.no_grad()
 def standardise_on(batch: Batch, reward_model: Any, tokenizer: Any) -> Tensor:
     """Take mean and deviation of the scores from these samples; returns the scores as they are: (batch,)."""
-    scores = raw_scores(reward_model, as_read_by(reward_model, batch, tokenizer))
+    batch = as_read_by(reward_model, batch, tokenizer)
+    scores = torch.cat([raw_scores(reward_model, part) for part in batch.split(at_once(reward_model, len(batch)))])
     reward_model.config.score_mean = scores.mean().item()
     reward_model.config.score_std = max(scores.std().item(), 1e-6)
     return scores
@@ -130,7 +132,7 @@ def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tens
 def scores_in_pieces(reward_model: Any, batch: Batch) -> Tensor:
     """raw_scores without gradient, of a batch of any size: (batch,)."""
     scores = torch.zeros(len(batch), device=batch.completion_ids.device)
-    for rows, piece in batch.pieces(ROWS_AT_ONCE):
+    for rows, piece in batch.pieces(at_once(reward_model, ROWS_AT_ONCE)):
         scores[rows] = raw_scores(reward_model, piece)
     return scores
 

@@ -18,7 +18,7 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import by_length
 from tasks.models.generate import ROWS_AT_ONCE, greedy
-from tasks.models.language import load_policy
+from tasks.models.language import open_model
 from tasks.models.text import TaskConfig, decode, encode_prompts, render
 from tasks.rewards.verifier import is_correct
 
@@ -47,7 +47,7 @@ class Written:
 
 def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
-    policy, tokenizer = load_policy(stage.dep("models/sft"), stage.device)
+    policy, tokenizer = open_model(stage, stage.dep("models/sft"))
     rows = read_table(stage.dep("data/prepared/prompts.parquet"))
     instructions = read_json(stage.dep("data/prepared/instructions.json"))["instructions"]
     queries = [row for row in rows if row["split"] == "train"][: config.num_queries]

@@ -20,7 +20,7 @@ from tasks.core import seeds
 from tasks.core.files import read_json, write_json
 from tasks.core.stage import Stage
 from tasks.models.batch import pad
-from tasks.models.language import load_policy, save_model
+from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_prompts
 from tasks.models.tokenizer import load_tokenizer
@@ -101,7 +101,7 @@ class FinetunedSelector:
 
 def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage) -> FinetunedSelector:
     """Untrained: the encoder as it is in the model folder, a random head."""
-    base, tokenizer = load_policy(folder, stage.device)
+    base, tokenizer = open_model(stage, folder)
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights"))
         reward = PromptReward(base.base_model, base.config.hidden_size, hidden_size, tokenizer.pad_token_id)

@@ -38,7 +38,7 @@ from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
 from tasks.models.batch import collate
 from tasks.models.generate import greedy, sample
-from tasks.models.language import frozen_copy, load_policy
+from tasks.models.language import frozen_copy, open_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import TaskConfig, decode, encode_completions, encode_prompts, render
 from tasks.prompt_oirl.answers import Answers
@@ -102,9 +102,9 @@ def train(config: ProposePromptsConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     log = read_table(stage.dep("data/prompt_log.parquet"))
     queries = read_table(stage.dep("data/prepared/prompts.parquet"))
-    answerer, _ = load_policy(stage.dep("models/sft"), stage.device)
+    answerer, _ = open_model(stage, stage.dep("models/sft"))
     base = stage.dep("models/base")
-    policy, tokenizer = load_policy(base, stage.device)
+    policy, tokenizer = open_model(stage, base)
     if not config.num_steps or not log:
         stage.record()
         return stage.report("reports/propose_prompts")
@@ -217,7 +217,7 @@ def best_of(rows: list[Row]) -> Row:
 
 def member(base: Any, hidden_size: int, stage: Stage, number: int) -> PromptReward:
     """An untrained r̂ on its own copy of the base model, with a random head of its own."""
-    model, tokenizer = load_policy(base, stage.device)
+    model, tokenizer = open_model(stage, base)
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights", number))
         return PromptReward(model.base_model, model.config.hidden_size, hidden_size, tokenizer.pad_token_id).to(stage.device)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tasks.core.errors import InputError
 from tasks.core.statistics import wilson
 from tasks.models.batch import Batch, PairSet, collate
+from tasks.models.compute import at_once
 from tasks.models.reward import ROWS_AT_ONCE, as_read_by, token_scores
 from tasks.models.text import decode, encode_completions_with_ends
 from tasks.rewards.verifier import is_correct
@@ -113,7 +114,9 @@ def step_figures(reward_model: Any, pairs: PairSet, steps: StepSet) -> dict[str,
     """Every completion once per pair that shows it; step_auc is left out where all steps, or none, are right."""
     from sklearn.metrics import roc_auc_score
 
-    found = [steps.scores(reward_model, pairs.batch(piece), piece) for piece in pairs.pieces(ROWS_AT_ONCE)]
+    found = [
+        steps.scores(reward_model, pairs.batch(piece), piece) for piece in pairs.pieces(at_once(reward_model, ROWS_AT_ONCE))
+    ]
     scores, right = (torch.cat(part).cpu() for part in zip(*found, strict=True))
     accuracy, low, high = wilson(int(((scores > 0) == (right > 0.5)).sum()), len(right))
     share = right.mean().item()
@@ -135,7 +138,7 @@ def step_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> list[list[fl
     prompts = as_read_by(reward_model, batch, tokenizer).prompts()
     read = collate(prompts, completions, own.pad_token_id, str(batch.prompt_ids.device))
     found: list[list[float]] = [[] for _ in texts]
-    for rows, piece in read.pieces(ROWS_AT_ONCE):
+    for rows, piece in read.pieces(at_once(reward_model, ROWS_AT_ONCE)):
         for row, scores in zip(rows.tolist(), token_scores(reward_model, piece), strict=True):
             found[row] = scores[tokens[row]].tolist()
     return found

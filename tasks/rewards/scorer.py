@@ -17,6 +17,7 @@ from torch import Tensor
 from tasks.core.errors import InputError
 from tasks.core.stage import Stage
 from tasks.models.batch import Batch
+from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.reward import disagreement, load_ensemble, standardised_scores
 from tasks.models.text import TaskConfig, decode
 from tasks.rewards.functions import FUNCTIONS, RewardConfig
@@ -82,7 +83,8 @@ def load_scorer(stage: Stage, tokenizer: Any, task: TaskConfig) -> Scorer:
     """By the namespace `reward`. The reward model is a dependency also where it has no weight: DVC knows no "if"."""
     config, folder = stage.params(RewardConfig), stage.dep("models/reward_model")
     scored = not config.weights.keys().isdisjoint({"reward_model", "uncertainty", "process"})
-    ensemble = load_ensemble(folder, stage.device) if scored else []
+    compute = stage.params(ComputeConfig)
+    ensemble = [apply_settings(each, compute) for each in load_ensemble(folder, stage.device)] if scored else []
     if "uncertainty" in config.weights and len(ensemble) < 2:
         raise InputError("reward.weights: uncertainty needs an ensemble; set reward_model.ensemble_size to 2 or more")
     if "process" in config.weights and not getattr(ensemble[0].config, "process", False):

@@ -27,6 +27,7 @@ from tasks.core import seeds
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.core.stage import Stage
+from tasks.models.compute import at_once
 from tasks.models.generate import Rollout, sample
 from tasks.models.text import TaskConfig, decode
 from tasks.rewards.scorer import Scorer
@@ -104,7 +105,7 @@ class Probe:
 def reference_logprobs(reference: Any, rollout: Rollout, temperature: float) -> Tensor:
     """log π_ref of the sampled tokens: (batch, time), in nats."""
     logprobs = torch.zeros_like(rollout.logprobs)
-    for rows, piece in rollout.pieces(ROWS_AT_ONCE):
+    for rows, piece in rollout.pieces(at_once(reference, ROWS_AT_ONCE)):
         logprobs[rows, : piece.time] = completion_logprobs(reference, piece, temperature)
     return logprobs
 

@@ -9,6 +9,7 @@ from tasks.core import progress
 from tasks.core.files import read_table
 from tasks.core.stage import Stage
 from tasks.models.batch import Batch, PairSet
+from tasks.models.compute import at_once
 from tasks.models.reward import raw_scores
 from tasks.rl.logprobs import completion_logprobs
 
@@ -33,7 +34,7 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 
     Once, before training: the reference never changes.
     """
-    pieces = pairs.pieces(ROWS_AT_ONCE)
+    pieces = pairs.pieces(at_once(reference, ROWS_AT_ONCE))
     result = torch.zeros(len(pairs), 2, device=pairs.device)
     for picked in progress.track(pieces, len(pieces), f"{what}: reference"):
         result[picked] = torch.stack(summed_logprobs(reference, pairs.batch(picked)).chunk(2), dim=1)
@@ -44,6 +45,6 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 def pair_scores(reward_model: Any, pairs: PairSet) -> Tensor:
     """The score of the chosen and of the rejected completion of every pair, before standardisation: (pairs, 2)."""
     result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for picked in pairs.pieces(ROWS_AT_ONCE):
+    for picked in pairs.pieces(at_once(reward_model, ROWS_AT_ONCE)):
         result[picked] = torch.stack(raw_scores(reward_model, pairs.batch(picked)).chunk(2), dim=1)
     return result
