@@ -14,6 +14,7 @@ Metrics
 import math
 from typing import Any, Self
 
+import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
@@ -48,11 +49,13 @@ class BaseModelConfig(Config):
     initializer_range: PositiveFloat
     num_steps: NonNegativeInt
     batch_size: PositiveInt
+    micro_batch_size: PositiveInt  # texts per backward pass
     learning_rate: PositiveFloat
 
     @model_validator(mode="after")
-    def _heads(self) -> Self:
+    def _sizes(self) -> Self:
         check_divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
         return self
 
 
@@ -93,11 +96,15 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         batch = collate([[start]] * len(rows), [texts[row] for row in rows], tokenizer.pad_token_id, stage.device)
 
-        loss = reduce_tokens(-completion_logprobs(model, batch), batch.completion_mask, "token_mean")
-        loss.backward()
+        loss = torch.zeros((), device=stage.device)
+        for micro in batch.split(config.micro_batch_size):
+            logprobs = completion_logprobs(model, micro)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
+            nll.backward()
+            loss += nll.detach()
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
+        stage.log(step, {"loss/nll": loss, "train/grad_norm": grad_norm}, every=10)
 
     stage.record(parameters=sum(parameter.numel() for parameter in model.parameters()))
     if recent := [row["loss/nll"] for row in stage.history if row["step"] >= config.num_steps - 100]:

@@ -22,12 +22,13 @@ Metrics: those of tasks/training/monitor.py on probes, and
   train/grad_norm             norm of the gradient before clipping
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.language import save_model
@@ -46,10 +47,16 @@ class DpoPositiveConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
+    micro_batch_size: PositiveInt  # pairs per backward pass
     learning_rate: PositiveFloat
     beta: PositiveFloat
     penalty_coef: NonNegativeFloat  # λ; 0 is DPO
     penalty_in: Literal["margin", "loss"]
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 def train(config: DpoPositiveConfig, stage: Stage) -> None:
@@ -63,21 +70,24 @@ def train(config: DpoPositiveConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        logratios = summed_logprobs(policy, pairs.batch(picked)) - ref_logprobs[picked].T.flatten()
-        chosen, rejected = logratios.chunk(2)
-        loss = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in).mean()
-        loss.backward()
+        picked, parts = next(order), []
+        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+            logratios = summed_logprobs(policy, pairs.batch(rows)) - ref_logprobs[rows].T.flatten()
+            chosen, rejected = logratios.chunk(2)
+            losses = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in)
+            (losses.sum() / len(picked)).backward()
+            parts.append(torch.stack([losses, chosen, rejected]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        margins = config.beta * (chosen - rejected).detach()
+        losses, chosen, rejected = torch.cat(parts, dim=1)
+        margins = config.beta * (chosen - rejected)
         alarmed = monitor.log(step, probe(policy, step), {
-            "loss/dpo_positive": loss.detach(),
+            "loss/dpo_positive": losses.mean(),
             "train/accuracy": (margins > 0).float().mean(),
             "train/margin": margins.mean(),
-            "train/penalty": chosen_penalty(chosen.detach()).mean(),
-            "train/chosen_logratio": chosen.detach().mean(),
-            "train/rejected_logratio": rejected.detach().mean(),
+            "train/penalty": chosen_penalty(chosen).mean(),
+            "train/chosen_logratio": chosen.mean(),
+            "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

@@ -18,10 +18,13 @@ Metrics: those of tasks/training/monitor.py on probes, and
   train/grad_norm             norm of the gradient before clipping
 """
 
-from pydantic import PositiveFloat, PositiveInt
+from typing import Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.language import save_model
@@ -40,8 +43,14 @@ class IpoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
+    micro_batch_size: PositiveInt  # pairs per backward pass
     learning_rate: PositiveFloat
     beta: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 def train(config: IpoConfig, stage: Stage) -> None:
@@ -55,21 +64,24 @@ def train(config: IpoConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        batch = pairs.batch(picked)
-        logratios = (summed_logprobs(policy, batch) - ref_logprobs[picked].T.flatten()) / batch.lengths
-        chosen, rejected = logratios.chunk(2)
-        loss = ipo_loss(chosen, rejected, config.beta).mean()
-        loss.backward()
+        picked, parts = next(order), []
+        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+            batch = pairs.batch(rows)
+            logratios = (summed_logprobs(policy, batch) - ref_logprobs[rows].T.flatten()) / batch.lengths
+            chosen, rejected = logratios.chunk(2)
+            losses = ipo_loss(chosen, rejected, config.beta)
+            (losses.sum() / len(picked)).backward()
+            parts.append(torch.stack([losses, chosen, rejected]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        margins = config.beta * (chosen - rejected).detach()
+        losses, chosen, rejected = torch.cat(parts, dim=1)
+        margins = config.beta * (chosen - rejected)
         alarmed = monitor.log(step, probe(policy, step), {
-            "loss/ipo": loss.detach(),
+            "loss/ipo": losses.mean(),
             "train/accuracy": (margins > 0).float().mean(),
             "train/margin": margins.mean(),
-            "train/chosen_logratio": chosen.detach().mean(),
-            "train/rejected_logratio": rejected.detach().mean(),
+            "train/chosen_logratio": chosen.mean(),
+            "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

@@ -30,7 +30,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.language import save_model
@@ -49,6 +49,7 @@ class KtoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
+    micro_batch_size: PositiveInt  # pairs per backward pass
     learning_rate: PositiveFloat
     beta: PositiveFloat
     desirable_weight: PositiveFloat
@@ -56,6 +57,7 @@ class KtoConfig(Config):
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
         if self.batch_size < 2:
             raise ValueError("batch_size (1): the baseline needs a completion that belongs to another prompt")
         return self
@@ -74,29 +76,37 @@ def train(config: KtoConfig, stage: Stage) -> None:
     for step in stage.steps(config.num_steps):
         picked = next(order)
         batch = pairs.batch(picked)
-        logratios = summed_logprobs(policy, batch) - ref_logprobs[picked].T.flatten()
-        chosen, rejected = logratios.chunk(2)
+        ref = ref_logprobs[picked].T.flatten()
+        desirable = torch.arange(len(batch), device=stage.device) < len(picked)
         with torch.no_grad():
             shift = len(picked) // 2  # neighbours are of like length and may share their prompt
             mismatched = replace(
                 batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
             )  # fmt: skip
-            baseline = kto_baseline(summed_logprobs(policy, mismatched) - summed_logprobs(reference, mismatched))
-        desirable = torch.arange(len(batch), device=stage.device) < len(picked)
-        loss = kto_loss(
-            logratios, desirable, baseline, config.beta, config.desirable_weight, config.undesirable_weight
-        ).mean()  # fmt: skip
-        loss.backward()
+            strange = mismatched.split(2 * config.micro_batch_size)
+            baseline = kto_baseline(
+                torch.cat([summed_logprobs(policy, part) - summed_logprobs(reference, part) for part in strange])
+            )
+        parts = []
+        for rows in torch.arange(len(batch), device=stage.device).split(2 * config.micro_batch_size):
+            logratios = summed_logprobs(policy, batch.select(rows).trimmed()) - ref[rows]
+            losses = kto_loss(
+                logratios, desirable[rows], baseline, config.beta, config.desirable_weight, config.undesirable_weight
+            )  # fmt: skip
+            (losses.sum() / len(batch)).backward()
+            parts.append(torch.stack([losses, logratios]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        margins = config.beta * (chosen - rejected).detach()
+        losses, logratios = torch.cat(parts, dim=1)
+        chosen, rejected = logratios.chunk(2)
+        margins = config.beta * (chosen - rejected)
         alarmed = monitor.log(step, probe(policy, step), {
-            "loss/kto": loss.detach(),
+            "loss/kto": losses.mean(),
             "train/kl_baseline": baseline,
             "train/accuracy": (margins > 0).float().mean(),
             "train/margin": margins.mean(),
-            "train/chosen_logratio": chosen.detach().mean(),
-            "train/rejected_logratio": rejected.detach().mean(),
+            "train/chosen_logratio": chosen.mean(),
+            "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

@@ -20,10 +20,13 @@ Metrics: those of tasks/training/monitor.py on probes, and
   train/grad_norm             norm of the gradient before clipping
 """
 
-from pydantic import PositiveFloat, PositiveInt
+from typing import Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.language import save_model
@@ -42,8 +45,14 @@ class OrpoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
+    micro_batch_size: PositiveInt  # pairs per backward pass
     learning_rate: PositiveFloat
     odds_ratio_coef: PositiveFloat  # λ
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 def train(config: OrpoConfig, stage: Stage) -> None:
@@ -56,22 +65,23 @@ def train(config: OrpoConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        batch = pairs.batch(picked)
-        logprobs = summed_logprobs(policy, batch) / batch.lengths
-        chosen, rejected = logprobs.chunk(2)
-        nll_loss = -chosen.mean()
-        odds_loss = odds_ratio_loss(chosen, rejected).mean()
-        (nll_loss + config.odds_ratio_coef * odds_loss).backward()
+        picked, parts = next(order), []
+        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+            batch = pairs.batch(rows)
+            chosen, rejected = (summed_logprobs(policy, batch) / batch.lengths).chunk(2)
+            odds_losses = odds_ratio_loss(chosen, rejected)
+            ((config.odds_ratio_coef * odds_losses - chosen).sum() / len(picked)).backward()
+            parts.append(torch.stack([odds_losses, chosen, rejected]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
+        odds_losses, chosen, rejected = torch.cat(parts, dim=1)
         alarmed = monitor.log(step, probe(policy, step), {
-            "loss/nll": nll_loss.detach(),
-            "loss/odds_ratio": odds_loss.detach(),
+            "loss/nll": -chosen.mean(),
+            "loss/odds_ratio": odds_losses.mean(),
             "train/accuracy": (chosen > rejected).float().mean(),
-            "train/log_odds_ratio": log_odds_ratio(chosen.detach(), rejected.detach()).mean(),
-            "train/chosen_logprob": chosen.detach().mean(),
-            "train/rejected_logprob": rejected.detach().mean(),
+            "train/log_odds_ratio": log_odds_ratio(chosen, rejected).mean(),
+            "train/chosen_logprob": chosen.mean(),
+            "train/rejected_logprob": rejected.mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

@@ -43,6 +43,7 @@ class RaftConfig(Config):
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt, of which the best is imitated
+    micro_batch_size: PositiveInt  # best completions per backward pass
     learning_rate: PositiveFloat
     temperature: PositiveFloat
 
@@ -51,6 +52,8 @@ class RaftConfig(Config):
         if self.group_size < 2:
             raise ValueError("group_size (1): a group needs at least 2 completions to choose from")
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
+        best = self.rollout_batch_size // self.group_size
+        check_divides("micro_batch_size", self.micro_batch_size, "rollout_batch_size / group_size", best)
         return self
 
 
@@ -74,14 +77,18 @@ def train(config: RaftConfig, stage: Stage) -> None:
         groups = scores.view(-1, config.group_size)
         best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1)).trimmed()
 
-        loss = reduce_tokens(-completion_logprobs(policy, best), best.completion_mask, "token_mean")
-        loss.backward()
+        loss = torch.zeros((), device=stage.device)
+        for micro in best.split(config.micro_batch_size):
+            logprobs = completion_logprobs(policy, micro)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=best.completion_mask)
+            nll.backward()
+            loss += nll.detach()
         grad_norm = optimizer.constant_step(step, config.learning_rate)
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "rollout/best_score_mean": groups.amax(1).mean(),
-            "loss/nll": loss.detach(),
+            "loss/nll": loss,
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

@@ -11,10 +11,13 @@ Metrics
   train/grad_norm  norm of the gradient before clipping
 """
 
-from pydantic import PositiveFloat, PositiveInt
+from typing import Self
+
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
@@ -34,7 +37,13 @@ class SftConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt
+    micro_batch_size: PositiveInt  # demonstrations per backward pass
     learning_rate: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 def train(config: SftConfig, stage: Stage) -> None:
@@ -58,11 +67,15 @@ def train(config: SftConfig, stage: Stage) -> None:
         picked = next(order)
         batch = collate([prompts[i] for i in picked], [completions[i] for i in picked], tokenizer.pad_token_id, stage.device)
 
-        loss = reduce_tokens(-completion_logprobs(policy, batch), batch.completion_mask, "token_mean")
-        loss.backward()
+        loss = torch.zeros((), device=stage.device)
+        for micro in batch.split(config.micro_batch_size):
+            logprobs = completion_logprobs(policy, micro)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
+            nll.backward()
+            loss += nll.detach()
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        stage.log(step, {"loss/nll": loss.detach(), "train/grad_norm": grad_norm}, every=10)
+        stage.log(step, {"loss/nll": loss, "train/grad_norm": grad_norm}, every=10)
 
     save_model(policy, tokenizer, stage.out("models/sft"))
     stage.report("reports/sft")

@@ -53,9 +53,9 @@ class Batch:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def split(self, size: int) -> Iterator[Self]:
-        """All rows in their order, so many at a time; nothing is trimmed."""
+        """All rows in their order, so many at a time, each part trimmed."""
         for rows in torch.arange(len(self), device=self.prompt_ids.device).split(size):
-            yield self.select(rows)
+            yield self.select(rows).trimmed()
 
     def trimmed(self) -> Self:
         """Without the columns that are padding in every row."""
@@ -111,6 +111,10 @@ class PairSet:
         """(2 · picked, time)"""
         completions = [self.chosen[i] for i in picked] + [self.rejected[i] for i in picked]
         return collate([self.prompts[i] for i in picked] * 2, completions, self.pad_id, self.device)
+
+    def micro_batches(self, picked: Sequence[int], size: int) -> list[Sequence[int]]:
+        """The picked pairs in their order, so many at a time."""
+        return [picked[i : i + size] for i in range(0, len(picked), size)]
 
     def pieces(self, size: int) -> list[list[int]]:
         """Every pair once, as lists to give to `batch`; pairs of like length together."""
