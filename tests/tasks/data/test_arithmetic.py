@@ -109,7 +109,7 @@ def decisions(kind: str, needed: int) -> list[float]:
 
 
 def test_greedy_decoding_of_the_default_crowd_is_decided() -> None:
-    """Near one half the clone's likeliest token would hang on rounding; at one there would be nothing to learn from a reward."""
+    """Near one half the clone's likeliest token would hang on rounding; at one a reward could teach nothing."""
     found = {(kind, needed): decisions(kind, needed) for kind, settings in BOOK_.kinds.items() for needed in settings.steps}
     assert len(found) == 5
     assert all(share > 0.6 for shares in found.values() for share in shares), found
