@@ -37,7 +37,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.feedback.agreement import calibration, ece
+from tasks.core.statistics import ece
+from tasks.feedback.agreement import calibration
 from tasks.feedback.judge import VERDICT_TOKENS, Judgement
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities

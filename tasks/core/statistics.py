@@ -1,9 +1,11 @@
-"""Intervals: a number without one is not a result."""
+"""Intervals and p-values: a number without one is not a result. And how well announced chances were calibrated."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+from tasks.core.files import Row
 
 
 def wilson(successes: float, trials: int, z: float = 1.96) -> tuple[float, float, float]:
@@ -30,23 +32,44 @@ def over_seeds(by_seed: Sequence[Sequence[float]], same_prompts: bool) -> tuple[
     """Mean over seeds of per-prompt figures and its 95 % interval, with the seed as the unit of replication.
 
     Where every seed has prompts of its own, the means of the seeds vary by training and by prompts alike, so Student's t on
-    them (1908) is the whole interval. same_prompts: the i-th figure of every seed is of the same prompt; then all seeds share
-    the luck of the prompts, whose variance is added, which errs to the wide side (two crossed random effects, Owen 2007, "The
-    pigeonhole bootstrap"). A percentile bootstrap over three seeds would be far too narrow. One seed says nothing about others:
-    its interval is infinite.
+    them (1908) is the whole interval. same_prompts: the i-th figure of every seed is of the same prompt. Then all seeds share
+    the luck of the prompts, and an analysis of variance parts the two (crossed random effects: Searle, Casella and McCulloch
+    1992). The prompts are many and the seeds few, so the critical value is that of each part, weighted by its variance (Cochran
+    and Cox 1950). One seed says nothing about others: its interval is infinite.
+
+    Simulated with 3 and 5 seeds, spreads of 0 to 10 points and 200 or 600 prompts, it covers 95 to 97 %; Satterthwaite's
+    degrees of freedom 92 to 97 % (tests/tasks/core/test_intervals.py).
     """
     from scipy.special import stdtrit
 
+    seeds = len(by_seed)
     means = np.array([np.mean(figures) for figures in by_seed], dtype=np.float64)
     mean = float(means.mean())
-    if len(means) < 2:
+    if seeds < 2:
         return mean, -np.inf, np.inf
-    variance = means.var(ddof=1) / len(means)
-    if same_prompts:
-        by_prompt = np.asarray(by_seed, dtype=np.float64).mean(axis=0)
-        variance += by_prompt.var(ddof=1) / len(by_prompt) if len(by_prompt) > 1 else 0.0
-    half = float(stdtrit(len(means) - 1, 0.975) * variance**0.5)
+    of_seeds, of_prompts = means.var(ddof=1) / seeds, 0.0  # the parts of the variance of the mean
+    critical, normal = stdtrit(seeds - 1, 0.975), 1.96
+    prompts = len(by_seed[0])
+    if same_prompts and prompts > 1:
+        figures = np.asarray(by_seed, dtype=np.float64)
+        by_prompt = figures.mean(axis=0)
+        rest = figures - means[:, None] - by_prompt + mean  # what neither the seed nor the prompt explains; in both parts
+        noise = (rest**2).sum() / ((seeds - 1) * (prompts - 1)) / (seeds * prompts)
+        of_prompts = max(0.0, by_prompt.var(ddof=1) / prompts - noise)
+    variance = of_seeds + of_prompts
+    if variance > 0:
+        critical = (critical * of_seeds + normal * of_prompts) / variance
+    half = float(critical * variance**0.5)
     return mean, mean - half, mean + half
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those at most 0.05 hold together, with a chance of 5 % that any is false (Holm 1979)."""
+    order = np.argsort(p_values)
+    stepped = (len(order) - np.arange(len(order))) * np.asarray(p_values, dtype=np.float64)[order]
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
+    return adjusted.tolist()
 
 
 def sign_flip(differences: Sequence[float]) -> float:
@@ -70,11 +93,10 @@ def sign_flip(differences: Sequence[float]) -> float:
 
 
 def no_gain(differences: Sequence[int]) -> float:
-    """How probable so large a sum is if every difference, one per prompt, had its sign by chance: exact, one-sided.
+    """Exact one-sided p-value of a paired sign-flip test: P(sum >= observed) if each prompt's difference had a random sign.
 
-    The sign-flip test of Fisher 1935. Differences are small whole numbers: with n of one size the sum of their signs is
-    binomial, and the sums of several sizes convolve (Pagano and Tritchler 1983). Of several seeds, each difference is flipped
-    within its seed.
+    Fisher 1935. Differences are small whole numbers: with n of one size the sum of their signs is binomial, and the sums of
+    several sizes convolve (Pagano and Tritchler 1983). With several seeds, each difference is flipped within its seed.
     """
     from scipy.stats import binom
 
@@ -84,3 +106,9 @@ def no_gain(differences: Sequence[int]) -> float:
         sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         chances = np.convolve(chances, sums)
     return min(1.0, float(chances[sum(each for each in differences if each > 0) :].sum()))
+
+
+def ece(rows: Sequence[Row]) -> float:
+    """Expected calibration error (Guo et al. 2017): the mean distance between `predicted` and `right`, weighted by `calls`."""
+    calls, predicted, right = (np.array([row[key] for row in rows]) for key in ("calls", "predicted", "right"))
+    return float((calls * abs(predicted - right)).sum() / calls.sum())

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.core.files import Row
-from tasks.core.statistics import wilson
+from tasks.core.statistics import ece, wilson
 from tasks.rewards.verifier import is_correct
 
 Array = NDArray[np.float64]
@@ -36,7 +36,8 @@ def agreement_figures(scores: Array, lengths: Array) -> dict[str, float]:
 def ensemble_figures(fresh: Tensor, pairs: Tensor, stds: Tensor) -> dict[str, float]:
     """fresh: scores of each member on the same samples, (members, batch); pairs: (members, pairs, 2); stds: (members,).
 
-    disagreement_auc is left out where all pairs, or none, are in the wrong order.
+    disagreement_auc ranks pairs by the std of their margins over their mean size: the std alone grows with the margin, and so
+    points at the pairs that are surely right. It is left out where all pairs, or none, are in the wrong order.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -48,7 +49,8 @@ def ensemble_figures(fresh: Tensor, pairs: Tensor, stds: Tensor) -> dict[str, fl
         "ensemble_accuracy": 1 - wrong.double().mean().item(),
     }
     if 0 < wrong.sum() < len(wrong):
-        figures["disagreement_auc"] = float(roc_auc_score(wrong.cpu(), margins.std(0, correction=0).cpu()))
+        relative = margins.std(0, correction=0) / margins.mean(0).abs().clamp(min=1e-12)
+        figures["disagreement_auc"] = float(roc_auc_score(wrong.cpu(), relative.cpu()))
     return figures
 
 
@@ -68,11 +70,6 @@ def calibration(margins: Array) -> list[Row]:
         predicted = float(chances[inside].mean())
         rows.append({"predicted": predicted, "right": share, "right_low": low, "right_high": high, "calls": int(inside.sum())})
     return rows
-
-
-def ece(rows: Sequence[Row]) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean distance of what was announced from what came."""
-    return float(sum(row["calls"] * abs(row["predicted"] - row["right"]) for row in rows) / sum(row["calls"] for row in rows))
 
 
 def agreement_by_group(pairs: Sequence[Row], margins: Array, answers: dict[str, str | None], verifier: str) -> list[Row]:

@@ -6,7 +6,7 @@ A query that was asked several times under a prompt has a share of right answers
 import numpy as np
 
 from tasks.core.files import Row
-from tasks.core.statistics import wilson
+from tasks.core.statistics import ece, wilson
 from tasks.prompt_oirl.answers import Answers, Array
 
 BINS = 10
@@ -31,11 +31,6 @@ def bins(chances: Array, right: Array, calls: Array) -> list[Row]:
         predicted = float((chances * calls)[inside].sum() / number)
         rows.append({"predicted": predicted, "right": share, "right_low": low, "right_high": high, "calls": number})
     return rows
-
-
-def ece(rows: list[Row]) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean distance of what was announced from what came."""
-    return float(sum(row["calls"] * abs(row["predicted"] - row["right"]) for row in rows) / sum(row["calls"] for row in rows))
 
 
 def choice_rows(chances: Array, test: Answers, best: int, query_ids: dict[str, str]) -> list[Row]:

@@ -1,8 +1,8 @@
 """Process reward: a score for each step of a solution (Uesato et al. 2022; Lightman et al. 2023).
 
-A step is a line, or a sentence of one. Whether it is right says the text itself: every equation in it must hold, and the last
-step must end in the right answer, where that is known and a number. A step that claims nothing of the kind has no label. Text
-is parsed, never executed. The score of a step is the reward model's head read at its last token: the log-odds that it is right.
+A step is a line, or a sentence of one. It is right if every equation in it holds and, for the last step, if it ends in the
+right answer, where that is known and a number. A step without either has no label. The score of a step is the reward model's
+head read at its last token: the log-odds that it is right.
 """
 
 import re
@@ -19,12 +19,10 @@ from tasks.models.batch import Batch, PairSet, collate
 from tasks.models.compute import at_once
 from tasks.models.reward import ROWS_AT_ONCE, as_read_by, token_scores
 from tasks.models.text import decode, encode_completions_with_ends
+from tasks.rewards.equations import claims
 from tasks.rewards.verifier import is_correct
 
 STEP = re.compile(r"\S(?:.*?[.!?;](?=\s|$)|.*)")  # within a line: up to a stop that ends a word, or to the end
-NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
-EQUATION = re.compile(rf"(?<![\w.])({NUMBER}(?:\s*[-+*/x×]\s*{NUMBER})+)\s*=\s*\$?({NUMBER})")
-TERM = re.compile(rf"([-+*/x×])?\s*({NUMBER})")
 
 
 @dataclass(frozen=True)
@@ -40,47 +38,11 @@ def steps_of(text: str, answer: str | None, verifier: str) -> list[Step]:
     found = list(STEP.finditer(text))
     steps = []
     for number, match in enumerate(found, start=1):
-        claims = [holds(left, value) for left, value in EQUATION.findall(match[0])]
+        held = claims(match[0])
         if number == len(found) and answer is not None and verifier == "number":
-            claims.append(bool(is_correct(match[0], answer, verifier)))
-        steps.append(Step(match[0], match.end(), all(claims) if claims else None))
+            held.append(bool(is_correct(match[0], answer, verifier)))
+        steps.append(Step(match[0], match.end(), all(held) if held else None))
     return steps
-
-
-def holds(left: str, value: str) -> bool:
-    """Whether left = value by precedence or, as some write two steps in one ("3+4*2=14"), from left to right.
-
-    A value with decimals may be rounded to them.
-    """
-    terms = [(sign or "+", _number(number)) for sign, number in TERM.findall(left)]
-    decimals = len(value.partition(".")[2])
-    near = 0.5 * 10**-decimals + 1e-9 if decimals else 1e-6
-    return any(abs(found - _number(value)) <= near for found in (_by_precedence(terms), _left_to_right(terms)))
-
-
-def _by_precedence(terms: list[tuple[str, float]]) -> float:
-    summands: list[float] = []
-    for sign, number in terms:
-        if sign in "+-":
-            summands.append(number if sign == "+" else -number)
-        else:
-            summands[-1] = _times(summands[-1], sign, number)
-    return sum(summands)
-
-
-def _left_to_right(terms: list[tuple[str, float]]) -> float:
-    value = 0.0
-    for sign, number in terms:
-        value = value + number if sign == "+" else value - number if sign == "-" else _times(value, sign, number)
-    return value
-
-
-def _times(left: float, sign: str, right: float) -> float:
-    return left * right if sign != "/" else left / right if right else float("nan")
-
-
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
 
 
 class StepSet:

@@ -2,14 +2,20 @@
 
 import re
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-MARKED = re.compile(r"####\s*\$?\s*(-?\d[\d,]*(?:\.\d+)?)")
+DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+NUMBER = re.compile(rf"((?<![\w)%])-\$?|\$-)?({DIGITS})")  # behind a digit, a letter or a bracket a minus is a difference
+FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+BELOW = re.compile(r"\s?/\s?(\d+)(?![\d.,]*\d)")
+MIXED = re.compile(r" (\d+)/(\d+)(?!\d)")
+MARKED = re.compile(r"####([^\n#]*)")
+BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
+SPELLINGS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": " "})
 
 
 def is_correct(completion: str, answer: str | None, verifier: str) -> bool | None:
     """None where there is no answer to check against.
 
-    number   the final number equals the answer's: the one after the last `####` (the mark of GSM8K), else the last number
+    number   the final number equals the answer's, see final_number
     exact    the same text, apart from case and spacing
     """
     if answer is None:
@@ -24,9 +30,44 @@ def is_correct(completion: str, answer: str | None, verifier: str) -> bool | Non
 
 
 def final_number(text: str) -> float | None:
-    """18.0 for "… #### 18" and for "A: 18"; thousands separators are ignored."""
-    numbers = MARKED.findall(text) or NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+    """The number behind the last `####` (the mark of GSM8K), else in the last \\boxed{}, else the last number of the text.
+
+    1,234 is one number, 3/4 is 0.75, 1 1/2 is 1.5, and 25 % is 25, as GSM8K has it. Nothing else is worked out: of 5-3 the last
+    number is 3.
+    """
+    text = plain(text)
+    for pattern in (MARKED, BOXED):
+        for marked in reversed(pattern.findall(text)):
+            if numbers := numbers_of(marked.rpartition("=")[2]):
+                return numbers[0]
+    numbers = numbers_of(text)
+    return numbers[-1] if numbers else None
+
+
+def plain(text: str) -> str:
+    """Signs of minus, and LaTeX's spellings of money, percent, separators and fractions, as on a keyboard."""
+    for spelling, key in (("{,}", ","), ("\\!", ""), ("\\,", ""), ("\\$", "$"), ("\\%", "%")):
+        text = text.replace(spelling, key)
+    return FRACTION.sub(r"\1/\2", text.translate(SPELLINGS))
+
+
+def numbers_of(text: str) -> list[float]:
+    """From left to right; text: plain."""
+    numbers, end = [], 0
+    for match in NUMBER.finditer(text):
+        if match.start() < end:  # the lower part of a fraction
+            continue
+        value, end = float(match[2].replace(",", "")), match.end()
+        if mixed := MIXED.match(text, end):
+            value, end = value + _divided(float(mixed[1]), mixed[2]), mixed.end()
+        elif below := BELOW.match(text, end):
+            value, end = _divided(value, below[1]), below.end()
+        numbers.append(-value if match[1] else value)
+    return numbers
+
+
+def _divided(above: float, below: str) -> float:
+    return above / float(below) if float(below) else float("nan")
 
 
 def _normal(text: str) -> str:

@@ -95,6 +95,35 @@ def test_crowds_err_where_a_kind_is_unfamiliar() -> None:
     assert right("facts", "extra") > right("facts", "three") + 0.2
 
 
+def decisions(kind: str, needed: int) -> list[float]:
+    """After each step of a demonstration of the default crowd: the share that then does right, going on or stopping."""
+    rng = stream(5, kind, needed)
+    written: list[int] = []
+    while len(written) < 3000:
+        problem = make_problem(BOOK_, kind, rng)
+        if len(problem.steps) == needed:
+            written.append(solve(BOOK_, problem, "steps", rng).text.count("="))
+    reached = [[count for count in written if count >= step] for step in range(1, needed + 1)]
+    going_on = [sum(count > step for count in counts) / len(counts) for step, counts in enumerate(reached, start=1)]
+    return [*going_on[:-1], 1 - going_on[-1]]
+
+
+def test_greedy_decoding_of_the_default_crowd_is_decided() -> None:
+    """Near one half the clone's likeliest token would hang on rounding; at one a reward could teach nothing."""
+    found = {(kind, needed): decisions(kind, needed) for kind, settings in BOOK_.kinds.items() for needed in settings.steps}
+    assert len(found) == 5
+    assert all(share > 0.6 for shares in found.values() for share in shares), found
+    assert sum(min(shares) < 0.8 for shares in found.values()) >= 3, found
+
+
+def test_the_default_crowd_is_right_at_these_rates() -> None:
+    rng = stream(6)
+    for kind, expected in {"one": 0.72, "two": 0.825, "three": 0.905, "extra": 0.55}.items():
+        problems = [make_problem(BOOK_, kind, rng) for _ in range(2500)]
+        right = sum(solve(BOOK_, problem, "steps", rng).answer == problem.answer for problem in problems)
+        assert right / len(problems) == pytest.approx(expected, abs=0.03), kind
+
+
 def test_kind_weights_are_shares() -> None:
     for crowd in BOOK_.crowds:
         assert sum(kind_weights(BOOK_, crowd).values()) == pytest.approx(1)

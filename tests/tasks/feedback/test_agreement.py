@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.core.statistics import ece
 from tasks.feedback.agreement import (
     agreement_by_group,
     agreement_figures,
     calibration,
-    ece,
     ensemble_figures,
     kinds_of,
     thirds,
@@ -101,3 +101,13 @@ def test_the_word_baseline_learns_words_and_nothing_else():
     assert found["baseline_accuracy_low"] < 0.9
     alike = [{"chosen": "a b", "rejected": "a b"} for _ in range(10)]
     assert baseline_accuracy(rows[:20], alike)["baseline_accuracy"] == 0.5
+
+
+def test_members_that_disagree_about_the_order_are_found_whatever_the_size_of_the_margin():
+    """Two pairs that all see, one more strongly; two on whose order the members differ. The std alone would rank them last."""
+    margins = torch.tensor([[8.0, 2.0, 0.6, 0.3], [4.0, 1.0, -0.7, 0.5], [6.0, 3.0, -0.2, -0.9]])
+    pairs = torch.stack([margins, torch.zeros_like(margins)], -1)
+    figures = ensemble_figures(torch.zeros(3, 5), pairs, torch.ones(3))
+    assert margins.std(0)[:2].min() > margins.std(0)[2:].max()
+    assert figures["ensemble_accuracy"] == 0.5
+    assert figures["disagreement_auc"] == 1.0

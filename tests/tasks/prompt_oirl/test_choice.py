@@ -8,14 +8,14 @@ import torch
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_json, read_table, write_table
-from tasks.core.statistics import paired_bootstrap
+from tasks.core.statistics import ece, paired_bootstrap
 from tasks.models.language import load_policy
 from tasks.models.text import encode_prompts
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.finetune import FinetunedSelector, PromptReward
 from tasks.prompt_oirl.fit import tables
-from tasks.prompt_oirl.scores import bins, calibration, choice_rows, ece
+from tasks.prompt_oirl.scores import bins, calibration, choice_rows
 from tests.processes import REPO
 from tests.project import ANSWERS, INSTRUCTIONS
 

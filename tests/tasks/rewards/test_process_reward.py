@@ -7,7 +7,7 @@ from tasks.core.errors import InputError
 from tasks.models.batch import PairSet, collate
 from tasks.models.reward import load_reward_model, raw_scores, token_scores
 from tasks.models.text import encode_completion, encode_completions, encode_completions_with_ends, encode_prompt
-from tasks.rewards.process_reward import StepSet, holds, process_score, step_scores, steps_of
+from tasks.rewards.process_reward import StepSet, process_score, step_scores, steps_of
 
 
 @pytest.mark.parametrize(("text", "answer", "expected"), [
@@ -17,6 +17,7 @@ from tasks.rewards.process_reward import StepSet, holds, process_score, step_sco
     ("Facts: 3, +4. 7-4=2. #### 7", "7", [("Facts: 3, +4.", None), ("7-4=2.", False), ("#### 7", True)]),
     ("She has 3 + 4 = <<3+4=7>>7 ducks\n7 * $2.50 = $<<7*2.5=17.50>>17.50\nA: 17.5", "17.5",
      [("She has 3 + 4 = <<3+4=7>>7 ducks", True), ("7 * $2.50 = $<<7*2.5=17.50>>17.50", True), ("A: 17.5", True)]),
+    ("She pays $3 + $4 = $7. (3+4)*2=15.", None, [("She pays $3 + $4 = $7.", True), ("(3+4)*2=15.", False)]),
     ("3+4=7. 7*2", "14", [("3+4=7.", True), ("7*2", False)]),  # cut off: the answer is missing
     ("", "14", []),
     (" \n ", "14", []),
@@ -25,14 +26,6 @@ def test_steps_and_their_labels(text, answer, expected):
     steps = steps_of(text, answer, "number")
     assert [(step.text, step.right) for step in steps] == expected
     assert all(text[: step.end].endswith(step.text) for step in steps)
-
-
-@pytest.mark.parametrize(("equation", "right"), [
-    ("3+4*2=11", True), ("3+4*2=14", True), ("3+4*2=12", False), ("-3+5=2", True), ("10/4=2.5", True), ("10/3=3.33", True),
-    ("10/3=3", False), ("1,000-1=999", True), ("6/0=0", False), ("2 x 3=6", True), ("12-5-4=3", True),
-])  # fmt: skip
-def test_equations(equation, right):
-    assert holds(*equation.split("=")) == right
 
 
 def test_an_answer_that_is_no_number_labels_no_step():
