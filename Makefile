@@ -2,12 +2,14 @@
 # make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
 # make test     the tests
 # make deps     write the code deps of dvc.yaml, which are what the stages import
+# make docs     write the generated pages of docs/, then build the site in .scratch/site
 # make check    formatting, lint, types, rules: under a minute
 # make ui       the experiments in the MLflow UI, http://127.0.0.1:5000
 # make server   for schedules: Prefect server (port 4200), MLflow server (port 5000) and workers, until Ctrl-C
 # make deploy   tell that Prefect server what prefect.yaml schedules
 # make worker   one more worker, of work pool POOL; elsewhere PREFECT_API_URL and MLFLOW_TRACKING_URI name the servers
 # make bench-clock   what the flow costs beyond the work itself, against floors measured in the same run
+# make help     these lines
 # make clean    what a run leaves behind; the DVC cache stays
 
 SHELL := /bin/bash
@@ -20,7 +22,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo test deps check ui server deploy worker bench-clock clean
+.PHONY: align zoo test deps check ui server deploy worker bench-clock docs help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -34,6 +36,13 @@ test: .venv/ready
 
 deps: .venv/ready
 	python -m tests.rules.deps
+
+docs: .venv/ready
+	python -m docs.build
+	mkdocs build --strict
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 check: .venv/ready
 	ruff check .

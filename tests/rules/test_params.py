@@ -73,9 +73,9 @@ def test_the_params_as_they_are_committed_are_accepted(params, configs):
         assert configs[namespace].load(REPO / "params.yaml")
 
 
-@pytest.mark.parametrize("file", sorted((REPO / "data/sweeps").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_variants_of_a_sweep_are_accepted(params, configs, file):
-    """Every key is one of params.yaml, every value one that the stage takes, and no two variants are the same."""
+@pytest.mark.parametrize("file", sorted((REPO / "data/variants").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_variants_are_accepted(params, configs, file):
+    """Every key is one of params.yaml, every value one that the stage takes, and no two variants of a file are the same."""
     variants = read_list(file)
     assert len(variants) == len({repr(sorted(changes.items(), key=repr)) for changes in variants.values()})
     for changes in variants.values():

@@ -1,7 +1,7 @@
 """A checkout of the repository in another folder, as small as the whole pipeline can be."""
 
+import json
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from flows.engine.sweep.axes import read_list
 from tasks.core.config import read_params
 from tests.processes import ENVIRONMENT, REPO
 
@@ -49,38 +50,37 @@ def checkout(folder: Path) -> Path:
 
 
 def assign(folder: Path, settings: list[str]) -> None:
-    """Change params.yaml as `dvc exp run -S key=value` does; `+key=value` adds a key, `~key` takes one away."""
+    """Change params.yaml as `dvc exp run -S key=value` does."""
     params: dict[str, Any] = read_params(folder / "params.yaml")
     for setting in settings:
         key, _, value = setting.partition("=")
-        *namespaces, name = key.lstrip("+~").split(".")
+        *namespaces, name = key.split(".")
         inner = params
         for namespace in namespaces:
             inner = inner[namespace]
-        assert (name in inner) == (key[0] != "+"), f"params.yaml: {key}"
-        if key[0] == "~":
-            del inner[name]
-        else:
-            inner[name] = YAML(typ="safe").load(value)
+        assert name in inner, f"params.yaml: {key}"
+        inner[name] = YAML(typ="safe").load(value)
     with (folder / "params.yaml").open("w") as stream:
         YAML(typ="safe").dump(params, stream)
 
 
 def variants() -> dict[str, list[str]]:
-    """Name -> settings of every `dvc exp run --name <name> -S … -S …` in the README."""
-    found = {}
-    for command in readme_commands():
-        if not command.startswith("dvc exp run --name"):
-            continue
-        words = shlex.split(command)
-        found[words[4]] = [words[i + 1] for i, word in enumerate(words) if word == "-S"]
+    """Name -> settings of every variant in data/variants, as `assign` takes them."""
+    lists = [read_list(file) for file in sorted((REPO / "data/variants").glob("*.yaml"))]
+    return {
+        name: [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+        for listed in lists
+        for name, changes in listed.items()
+    }
+
+
+def documented_commands() -> dict[str, str]:
+    """Command -> page, of the bash blocks and the inline `make …` of README, CONTRIBUTING and docs; comments left out."""
+    found: dict[str, str] = {}
+    for page in [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+        lines = [re.sub(r"\s+# .*", "", line).strip() for line in blocks.splitlines() if not line.startswith("#")]
+        for command in filter(None, [*lines, *re.findall(r"`(make [^`]+)`", text)]):
+            found.setdefault(command, page.relative_to(REPO).as_posix())
     return found
-
-
-def readme_commands() -> list[str]:
-    """The lines of the README's bash blocks and its inline `make …`, comments left out."""
-    text = (REPO / "README.md").read_text()
-    blocks = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
-    lines = [re.sub(r"\s+# .*", "", line).strip() for line in blocks.splitlines() if not line.startswith("#")]
-    inline = re.findall(r"`((?:make|source) [^`]+)`", text)
-    return list(dict.fromkeys(filter(None, [*lines, *inline])))

@@ -1,24 +1,30 @@
-"""Every command of the README is run: here, or in the test that is named for it."""
+"""Every command of README, CONTRIBUTING and docs is run or checked: here, or in the test that is named for it."""
 
-import os
-import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.processes import ENVIRONMENT, REPO
-from tests.smoke.checkout import checkout, readme_commands, variants
+from flows.compare import read_arguments
+from flows.engine.graph import dotted
+from flows.engine.sweep.axes import make_sweep
+from tasks.core.config import read_params
+from tests.processes import REPO, Nursery
+from tests.smoke.checkout import assign, checkout, documented_commands, variants
+from tests.smoke.test_imported_log import BY_QUESTION
 
 RUN_ELSEWHERE = {
     "dvc repro": "tests/smoke/test_pipeline.py",
     "dvc metrics show": "tests/smoke/test_pipeline.py",
     "python -m flows.align": "tests/smoke/test_pipeline.py",
-    "python -m flows.compare": "tests/flows/test_compare.py",
     "python -m flows.rerun": "tests/flows/test_rerun.py",
+    "python -m docs.record": "tests/docs/test_record.py",
+    "python -m docs.build": "tests/docs/test_build.py",
+    "python -m tests.rules.deps": "tests/rules/test_dvc.py",
 }
+OF_OTHERS = ("source .venv/bin/activate", "pip install", "pre-commit ", "git ", "ruff ", "mypy", "pytest")
 MAKE = {
     "make align": "python -m flows.align",
     "make zoo": "python -m flows.compare --name zoo --seeds 0,1,2 --set policy.algorithms=all",
@@ -26,40 +32,70 @@ MAKE = {
     "make test": "pytest",
     "make ui": "mlflow server",
     "make check": "ruff check",
+    "make deps": "python -m tests.rules.deps",
+    "make docs": "mkdocs build --strict",
     "make server": "python -m flows.server",
     "make deploy": "python -m flows.deploy",
     "make worker POOL=gpu": "python -m flows.worker gpu",
     "make bench-clock": "python -m tests.bench.clock",
 }
+COMMANDS = documented_commands()
+COMPARE, EXPERIMENTS, MAKES = (
+    [command for command in COMMANDS if command.startswith(start)]
+    for start in ("python -m flows.compare", "dvc exp run", "make ")
+)
 
 
 def test_no_command_is_left_out() -> None:
-    commands = {command for command in readme_commands() if not command.startswith("dvc exp run")}
-    commands = {" ".join(command.split()[:3]) if command.startswith("python") else command for command in commands}
-    assert commands - {"source .venv/bin/activate"} == RUN_ELSEWHERE.keys() | MAKE.keys()
-    for command, file in RUN_ELSEWHERE.items():
-        assert f'"{command.split()[-1]}"' in (REPO / file).read_text()
-    assert len(variants()) >= 5
+    others = [command for command in COMMANDS if command not in [*COMPARE, *EXPERIMENTS, *MAKES]]
+    heads = {command: next((head for head in RUN_ELSEWHERE if command.startswith(head)), "") for command in others}
+    assert [f"{COMMANDS[one]}: {one}" for one, head in heads.items() if not head and not one.startswith(OF_OTHERS)] == []
+    for head in filter(None, heads.values()):
+        assert head.split()[-1] in (REPO / RUN_ELSEWHERE[head]).read_text()
+    assert len(COMPARE) >= 15
+    assert MAKE.keys() <= set(MAKES)
 
 
-@pytest.mark.parametrize("command", MAKE)
+@pytest.mark.parametrize("command", MAKES)
 def test_make_does_what_it_says(command: str) -> None:
     shown = subprocess.run([*command.split(), "--dry-run"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    assert MAKE[command] in shown
+    assert MAKE.get(command, "") in shown
+
+
+@pytest.mark.parametrize("command", COMPARE)
+def test_a_comparison_is_one_that_compare_takes(command: str) -> None:
+    """Its file is there and params.yaml has every key; tests/flows/test_compare.py runs sweeps to their end."""
+    words = shlex.split(command)[3:]
+    options = list(zip(words[::2], words[1::2], strict=True))
+    found = dict(options)
+    assert found.keys() <= {"--set", "--seeds", "--list", "--name"}
+    file = REPO / found["--list"] if "--list" in found else None
+    arguments = read_arguments([value for option, value in options if option == "--set"], found.get("--seeds"), file)
+    assert make_sweep(**arguments, name=found.get("--name")).variants
+
+
+@pytest.mark.parametrize("command", EXPERIMENTS)
+def test_an_experiment_names_params_and_a_stage_that_exist(command: str) -> None:
+    words = shlex.split(command)
+    settings = [words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "-S"]
+    assert settings
+    assert set(settings) <= set(dotted(read_params(REPO / "params.yaml")))
+    assert words[-1] in YAML(typ="safe").load(REPO / "dvc.yaml")["stages"]
+
+
+def test_the_experiment_on_a_released_log_is_the_one_that_is_run() -> None:
+    """By tests/smoke/test_imported_log.py."""
+    assert " ".join(BY_QUESTION.split()) in [" ".join(command.split()) for command in EXPERIMENTS]
 
 
 @pytest.mark.parametrize("name", ["svamp", "gsm8k", "mawps", "stories", "openings", "harmless", "solutions"])
-def test_variant_starts_as_written(name: str, tmp_path: Path, shared: Path) -> None:
-    """The literal command, up to its first stage; tests/smoke/test_variants.py takes the settings to the end."""
+def test_a_variant_prepares_its_data_at_full_size(
+    name: str, tmp_path: Path, nursery: Nursery, database: Path, shared: Path
+) -> None:
+    """As written, up to its first stage; tests/smoke/test_variants.py takes several to the end, at small sizes."""
     folder = checkout(tmp_path)
-    command = next(command for command in readme_commands() if command.startswith(f"dvc exp run --name {name} "))
-    environment = ENVIRONMENT | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "REALIGN_SHARED": str(shared),
-        "DVC_NO_ANALYTICS": "1",
-    }
-    words = shlex.split(command.removesuffix(" reward_model"))
-    done = subprocess.run([*words, "prepare_data"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"Ran experiment\(s\): {name}", done.stdout)
+    assign(folder, variants()[name])
+    (folder / "mlflow.db").write_bytes(database.read_bytes())
+    done = nursery.run(folder, "tasks.data.prepare", REALIGN_SHARED=str(shared))
+    assert done.code == 0, done.stderr
     assert (folder / "data/prepared/prompts.parquet").exists()

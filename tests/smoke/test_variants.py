@@ -1,12 +1,11 @@
-"""Every variant of the README, from real data to the report page, by its params alone; only the sizes are cut here."""
+"""Variants of data/variants, from real data to the report page, by their params alone; only the sizes are cut here."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from flows.engine.sweep.axes import read_list
-from tests.processes import REPO, Nursery
+from tests.processes import Nursery
 from tests.smoke.checkout import SMALL, assign, checkout, variants
 
 STAGES = """
@@ -69,12 +68,10 @@ def test_a_pretrained_model_gains_what_functions_of_its_text_pay_for(
 
 
 def test_a_judge_trained_on_the_way_takes_the_annotators_place(tmp_path: Path, nursery: Nursery, database: Path) -> None:
-    """RLAIF from data to report, by the params of data/sweeps/feedback.yaml."""
+    """RLAIF from data to report, by the params of data/variants/feedback.yaml."""
     folder = checkout(tmp_path)
     assign(folder, SMALL.split())
-    assign(
-        folder, [f"{key}={json.dumps(value)}" for key, value in read_list(REPO / "data/sweeps/feedback.yaml")["rlaif"].items()]
-    )
+    assign(folder, variants()["rlaif"])
     assign(folder, ["judge_model.num_steps=6", "judge_model.batch_size=8", "collect_preferences.num_prompts=48"])
     (folder / "mlflow.db").write_bytes(database.read_bytes())
     for stage in STAGES:

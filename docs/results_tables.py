@@ -1,0 +1,137 @@
+"""Results as pages show them: from the files that `python -m docs.record` has written, and from nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.core.files import read_json
+
+NONE = "No sweep is recorded yet. `python -m docs.record .scratch/compare/<name>` records one that has ended."
+Result = dict[str, Any]  # as docs/record.py makes it
+
+
+def read_results(folder: Path) -> list[Result]:
+    return [read_json(file) for file in sorted(folder.glob("*.json"))]
+
+
+def results_tables(results: Sequence[Result]) -> str:
+    return "\n\n".join(map(_section, results)) or NONE
+
+
+def curve(algorithm: str, results: Sequence[Result]) -> list[str]:
+    """The course of a training in the first sweep that has it: a drawing, and what is drawn."""
+    for result in results:
+        if found := result["curves"].get(algorithm):
+            steps, values = found["steps"], [f"{value:.3f}" for value in found["values"]]
+            drawing = [
+                "```mermaid", "xychart-beta", f'    x-axis "step" {steps[0]} --> {steps[-1]}',
+                f'    y-axis "{found["metric"]}"', f"    line [{', '.join(values)}]", "```",
+            ]  # fmt: skip
+            said = f"`{found['metric']}` by step, mean of {found['runs']} runs of the sweep [{result['name']}](../results.md)."
+            return ["## Recorded curve", said, "\n".join(drawing)]
+    return []
+
+
+def _section(result: Result) -> str:
+    machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    parts = [
+        f"## {result['name']}",
+        f"What varies: {', '.join(f'`{key}`' for key in result['keys'])}. {result['ended']} of {result['variants']} variants "
+        f"ended well. Commit `{result['commit'][:12]}`{', with further changes' if result['dirty'] else ''}; recorded "
+        f"{result['date']}; {machine}.",
+        _gains(result["gains"]), _differences(result["differences"]), _models(result["models"]), _stages(result["stages"]),
+    ]  # fmt: skip
+    return "\n\n".join(filter(None, parts))
+
+
+def _gains(rows: Sequence[Result]) -> str:
+    """What every policy gains on SFT."""
+    if not rows:
+        return ""
+    heads = ["policy", "seeds", "greedy, %", "gain, points", "over seeds", "p", "sampled, %", "gain, points", "win rate", "KL",
+             "tokens", "seconds", "alarms"]  # fmt: skip
+    groups = len({row["group"] for row in rows}) > 1
+    body = []
+    for row in rows:
+        greedy, sampled = row["greedy"] or {}, row["sampled"] or {}
+        policy = row["model"] != "sft"
+        name = f"{row['model']}, {row['group']}" if groups else row["model"]
+        cells = [name, row["seeds"], _percent(greedy.get("accuracy"))]
+        cells += [_points(greedy, "gain"), _between(greedy, "seeds"), _p(greedy.get("p"))] if policy else [""] * 3
+        cells += [_percent(sampled.get("accuracy")), _points(sampled, "gain") if policy else ""]
+        numbers = [_number(row.get("win_rate"), ".3f"), _number(row.get("kl"), ".2f")]
+        numbers += [_number(row.get("tokens"), ",.0f"), _number(row.get("seconds"), ".0f")]
+        cells += numbers if policy else [""] * 4
+        body.append([*cells, ", ".join(f"{alarm} {count}/{row['seeds']}" for alarm, count in row["alarms"].items())])
+    note = "Brackets are 95 % intervals over the test prompts of all seeds; those over seeds have a column of their own."
+    return f"{note}\n\n{_table(heads, body)}"
+
+
+def _differences(rows: Sequence[Result]) -> str:
+    """Each variant against the reference, the same model in both."""
+    if not rows:
+        return ""
+    heads = [f"against {rows[0]['reference']}", "greedy, points", "over seeds", "sampled, points", "over seeds"]
+    kinds = ("greedy", "sampled")
+    body = [
+        [f"{row['model']}, {row['group']}"]
+        + [cell for kind in kinds for cell in (_points(row[kind] or {}, "difference"), _between(row[kind] or {}, "seeds"))]
+        for row in rows
+    ]
+    return _table(heads, body)
+
+
+def _models(models: dict[str, dict[str, Result]]) -> str:
+    """Of every variant the figures of its reward model and of its choice of prompts."""
+    heads = ["variant", "SFT, %", "reward model: held-out pairs, %", "correlation with the verifier", "Prompt-OIRL, %",
+             "gain on the best prompt, points"]  # fmt: skip
+    body = []
+    for name, found in models.items():
+        sft, reward, chosen = (found.get(key, {}) for key in ("sft", "reward_model", "prompt_oirl"))
+        pairs = f"{_percent(reward.get('accuracy'))} {_interval(reward, 'accuracy')}".strip()
+        cells = [_percent(sft.get("accuracy")), pairs, _number(reward.get("gold_correlation"), ".3f")]
+        body.append([name, *cells, _percent(chosen.get("success")), _points(chosen, "gain")])
+    return _table(heads, body) if body else ""
+
+
+def _stages(stages: dict[str, Result]) -> str:
+    heads = ["stage", "runs", "seconds, median", "peak MiB, median"]
+    body = [
+        [f"`{name}`", found["runs"], _number(found["seconds"], ".0f"), _number(found["peak_memory_mib"], ".0f")]
+        for name, found in stages.items()
+    ]
+    return _table(heads, body) if body else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *lines])
+
+
+def _number(value: float | None, style: str) -> str:
+    return "" if value is None else f"{value:{style}}"
+
+
+def _percent(share: float | None) -> str:
+    return _number(None if share is None else 100 * share, ".1f")
+
+
+def _points(found: Result, key: str) -> str:
+    if found.get(key) is None:
+        return ""
+    interval = _between(found, key) or _between(found, "")
+    return f"{100 * found[key]:+.1f} {interval}".strip()
+
+
+def _between(found: Result, key: str) -> str:
+    low, high = (found.get(f"{key}_{end}".lstrip("_")) for end in ("low", "high"))
+    return "" if low is None or high is None else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _interval(found: Result, key: str) -> str:
+    low, high = found.get(f"{key}_low"), found.get(f"{key}_high")
+    return "" if low is None or high is None else f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if value >= 0.001 else "<.001"
