@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from tests.flows.servers import wait_until
 from tests.flows.toy import Project
+from tests.processes import PATIENCE, wait_until
 
 KILLS = 20
 STAGE = '''
@@ -111,7 +111,7 @@ def test_twenty_kills_change_nothing(project: Project, database: Path, tmp_path_
         victim.kill()
         if (project.folder / "dvc.lock").exists():
             hashes(project)  # it can be read: never a piece
-    process.wait(120)
+    process.wait(timeout=PATIENCE)
     wait_until(lambda: not project.processes())
     flow = project.align()
     assert flow.code == 0, (flow.err, killed)

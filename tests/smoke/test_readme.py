@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, REPO
+from tests.processes import ENVIRONMENT, PATIENCE, REPO
 from tests.smoke.checkout import checkout, readme_commands, variants
 
 RUN_ELSEWHERE = {
@@ -59,7 +59,9 @@ def test_variant_starts_as_written(name: str, tmp_path: Path, shared: Path) -> N
         "DVC_NO_ANALYTICS": "1",
     }
     words = shlex.split(command.removesuffix(" reward_model"))
-    done = subprocess.run([*words, "prepare_data"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*words, "prepare_data"], cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"Ran experiment\(s\): {name}", done.stdout)
     assert (folder / "data/prepared/prompts.parquet").exists()
