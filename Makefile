@@ -1,9 +1,10 @@
 # make align    the main job: every stage that is not up to date, through the Prefect flow
 # make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
-# make test     the tests
+# make test     lint, types and all tests, one worker per core
+# make quick    the same without the tests that start processes: under three minutes
 # make deps     write the code deps of dvc.yaml, which are what the stages import
 # make docs     write the generated pages of docs/, then build the site in .scratch/site
-# make check    formatting, lint, types, rules: under a minute
+# make check    formatting, lint, types
 # make ui       the experiments in the MLflow UI, http://127.0.0.1:5000
 # make server   for schedules: Prefect server (port 4200), MLflow server (port 5000) and workers, until Ctrl-C
 # make deploy   tell that Prefect server what prefect.yaml schedules
@@ -14,6 +15,7 @@
 
 SHELL := /bin/bash
 PYTHON ?= python3.11
+PYTEST := pytest -n logical --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := true
@@ -22,7 +24,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo test deps check ui server deploy worker bench-clock docs help clean
+.PHONY: align zoo test quick deps check ui server deploy worker bench-clock docs help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -31,8 +33,11 @@ zoo: .venv/ready
 	python -m flows.compare --name zoo$(if $(REWARD),-$(REWARD)) --seeds 0,1,2 --set policy.algorithms=all \
 	  $(if $(REWARD),--set 'reward.weights={$(REWARD): 1.0}')
 
-test: .venv/ready
-	pytest
+test: check
+	$(PYTEST)
+
+quick: check
+	$(PYTEST) -m "not process"
 
 deps: .venv/ready
 	python -m tests.rules.deps
@@ -48,7 +53,6 @@ check: .venv/ready
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest -q tests/rules
 
 ui: .venv/ready
 	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \

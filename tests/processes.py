@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).parents[1]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "REALIGN_", "HF_"))} | {
@@ -24,10 +26,14 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.starts
     "HF_HUB_OFFLINE": "1",  # no test asks the internet
     "GIT_CEILING_DIRECTORIES": "/",  # the temporary folder belongs to no repository
 }
+PATIENCE = 900.0  # seconds: a guard against waiting for ever and nothing else, for a machine may be as busy as it likes
+Once = Callable[[str, Callable[[Path], object]], Path]  # the fixture of that name
+PORTS: list[socket.socket] = []  # of free_port
 NURSERY = """
 import atexit, gc, json, os, runpy, sys, traceback
 import tasks  # turns telemetry off, as a stage does before anything else
-import alembic.command, mlflow, mlflow.store.tracking.sqlalchemy_store, pyarrow.dataset, ruamel.yaml, torch, transformers
+import alembic.command, datasets, great_expectations, matplotlib.pyplot, mlflow, mlflow.store.tracking.sqlalchemy_store
+import pyarrow.dataset, ruamel.yaml, scipy.stats, sklearn.linear_model, torch, transformers
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 def become(job):
@@ -115,13 +121,11 @@ class Running:
         code = int(self._read("code"))
         return Done(code, self.output(), (self.papers / "stderr").read_text())
 
-    def _read(self, name: str, seconds: float = 120.0) -> str:
+    def _read(self, name: str) -> str:
         """The line the watcher writes."""
-        deadline = time.monotonic() + seconds
-        while not ((file := self.papers / name).exists() and (text := file.read_text()).endswith("\n")):
-            assert time.monotonic() < deadline, f"no {name} after {seconds:.0f} s in {self.papers}"
-            time.sleep(0.002)
-        return text
+        file = self.papers / name
+        wait_until(lambda: file.exists() and file.read_text().endswith("\n"), every=0.002)
+        return file.read_text()
 
 
 class Nursery:
@@ -157,9 +161,7 @@ class TrackingServer:
     def __init__(self, folder: Path, database: Path, nursery: Nursery):
         shutil.copy(database, folder / "server.db")
         (folder / "server.py").write_text(SERVER)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri, self.folder, self.nursery = f"http://127.0.0.1:{self.port}", folder, nursery
         self.start()
 
@@ -175,7 +177,7 @@ class TrackingServer:
         self.running = self.nursery.start(self.folder, f"server.py {self.port}", **environment)
         while not self.answers():
             assert self.running.alive(), self.running.wait().stderr
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def stop(self) -> None:
         self.running.send(signal.SIGKILL)
@@ -184,14 +186,33 @@ class TrackingServer:
 
     def answers(self) -> bool:
         try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=PATIENCE).status == 200
         except OSError:
             return False
 
 
+def wait_until(condition: Callable[[], Any], every: float = 0.05) -> Any:
+    """What the condition is once it is true. every: seconds between two looks."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(every)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody else is given while the tests run.
+
+    The socket stays bound and never listens, so a server (all of them set SO_REUSEADDR) may, and may again after a restart.
+    """
+    PORTS.append(socket.socket())
+    PORTS[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    PORTS[-1].bind(("127.0.0.1", 0))
+    return PORTS[-1].getsockname()[1]
+
+
 def python(folder: Path, *arguments: str, **environment: str) -> Done:
     """The plain way, with its start-up: `python <arguments>` in the folder."""
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=PATIENCE)
     return Done(done.returncode, done.stdout, done.stderr)

@@ -183,8 +183,8 @@ LONG_STAGES = [name for name in STAGES if name not in ("collect_preferences", "e
 class Project:
     """A folder in which stages run."""
 
-    def __init__(self, folder: Path, nursery: Nursery, done: dict[str, Done] | None = None):
-        self.folder, self.nursery, self.done = folder, nursery, done or {}
+    def __init__(self, folder: Path, nursery: Nursery):
+        self.folder, self.nursery = folder, nursery
 
     def run(self, stage: str, **environment: str) -> Done:
         return self.nursery.run(self.folder, STAGES[stage], **environment)

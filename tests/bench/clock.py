@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.flows.rounds import lost_entries
-from tests.flows.servers import answers, free_port, wait_until
-from tests.processes import ENVIRONMENT
+from tests.flows.servers import answers
+from tests.processes import ENVIRONMENT, free_port, wait_until
 from tests.smoke.checkout import SMALL, assign, checkout
 
 RUNS = 5

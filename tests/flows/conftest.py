@@ -1,5 +1,6 @@
 """The toy project in the states that the tests start from, and a real Prefect server."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,17 +8,22 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tests.flows.servers import answers, free_port, wait_until
+from tests.flows.servers import answers
 from tests.flows.toy import FILES, Flow, Project
+from tests.processes import PATIENCE, Once, free_port, wait_until
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
+def template(once: Once) -> Path:
+    return once("toy", commit_files)
+
+
+def commit_files(folder: Path) -> None:
     for name, text in FILES.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,12 +36,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     subprocess.run(["git", "add", "-A"], **quiet)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "toy"], **quiet)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real Prefect server. Most flows below use it: it starts once, a private API for each."""
+    """The URL of a real Prefect server. Most flows below use it, and start none of their own."""
     home = tmp_path_factory.mktemp("prefect")
     for file in (first[0].folder / ".scratch/prefect").glob("prefect.db*"):
         shutil.copy(file, home)  # its tables are there: no migrations
@@ -48,16 +53,19 @@ def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory
     wait_until(lambda: answers(f"{url}/health"))
     yield url
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(20)
+    process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
-def first(template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Flow]:
+def first(template: Path, once: Once) -> tuple[Project, Flow]:
     """A project after its first complete flow, and that flow. Do not change it: take a copy (`finished`)."""
-    folder = tmp_path_factory.mktemp("first") / "project"
-    shutil.copytree(template, folder)
-    project = Project(folder)
-    return project, project.align()
+
+    def fill(folder: Path) -> None:
+        flow = Project(Path(shutil.copytree(template, folder / "project"))).align()
+        (folder / "flow.json").write_text(json.dumps(asdict(flow)))
+
+    folder = once("first", fill)
+    return Project(folder / "project"), Flow(**json.loads((folder / "flow.json").read_text()))
 
 
 @pytest.fixture

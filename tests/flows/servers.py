@@ -1,27 +1,11 @@
-"""What tests do with real servers and processes: find a port, ask Prefect, wait."""
+"""What tests ask a real Prefect server."""
 
-import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 
-PATIENCE = 240.0  # seconds; a worker, a flow and its first stage start one after the other, on a machine that may be busy
-
-
-def wait_until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.processes import PATIENCE
 
 
 def answers(url: str) -> bool:

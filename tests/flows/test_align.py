@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.flows.servers import last_flow_run, wait_until
+from tests.flows.servers import last_flow_run
 from tests.flows.toy import Flow, Project
+from tests.processes import wait_until
 
 STAGES = ["prepare", "train", "work@a", "work@b", "fragile", "after_fragile", "evaluate"]
 

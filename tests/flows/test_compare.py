@@ -23,8 +23,9 @@ from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.errors import InputError
-from tests.flows.servers import ask, wait_until
+from tests.flows.servers import ask
 from tests.flows.toy import Flow, Project
+from tests.processes import PATIENCE, wait_until
 
 RECORDS = (".git", ".dvc", ".scratch", "mlflow.db", "mlartifacts", "__pycache__")  # nothing else may change
 
@@ -32,7 +33,7 @@ RECORDS = (".git", ".dvc", ".scratch", "mlflow.db", "mlartifacts", "__pycache__"
 def run(project: Project, *arguments: str, **environment: str) -> Flow:
     command = [sys.executable, "-m", "flows.compare", *arguments]
     done = subprocess.run(
-        command, cwd=project.folder, env=project.environment | environment, capture_output=True, text=True, timeout=170
+        command, cwd=project.folder, env=project.environment | environment, capture_output=True, text=True, timeout=PATIENCE
     )
     return Flow(done.returncode, done.stdout, done.stderr, 0.0)
 

@@ -14,9 +14,9 @@ from ruamel.yaml.representer import RepresenterError
 
 from flows.engine.lockfile import protect
 from flows.engine.process import Children
-from tests.flows.servers import last_flow_run, wait_until
+from tests.flows.servers import last_flow_run
 from tests.flows.toy import Project
-from tests.processes import Nursery, TrackingServer
+from tests.processes import PATIENCE, Nursery, TrackingServer, wait_until
 
 
 def training(project: Project) -> Any:
@@ -34,7 +34,7 @@ def test_a_flow_that_is_ended_takes_everything_with_it(
     run = wait_until(lambda: training(finished))
     assert run.info.status == "RUNNING"
     process.send_signal(number)
-    process.communicate(timeout=240)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     wait_until(lambda: not finished.processes())
 
@@ -79,7 +79,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
     psutil.Process(work).kill()
     [dvc] = [one for one in finished.processes() if one.name() == "train" and os.getsid(one.pid) == one.pid]
     dvc.kill()
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert sorted(err.strip().splitlines()) == [
         "train failed: dvc ended with exit code -9 (see .scratch/logs/train.log)",

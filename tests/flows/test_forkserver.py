@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flows.engine.forkserver import Child, Forkserver
-from tests.flows.servers import wait_until
 from tests.flows.toy import Project
+from tests.processes import wait_until
 
 
 @pytest.fixture

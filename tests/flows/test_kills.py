@@ -5,13 +5,15 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from tests.flows.servers import wait_until
 from tests.flows.toy import Project
+from tests.processes import PATIENCE, wait_until
 
 KILLS = 20
 STAGE = '''
@@ -106,12 +108,14 @@ def test_twenty_kills_change_nothing(project: Project, database: Path, tmp_path_
                 (project.folder / "dvc.lock").unlink()
             process = start(project)
             continue
-        victim = chance.choice(project.processes())
-        killed.append(f"{victim.name()} {' '.join(victim.cmdline()[2:4])}")
-        victim.kill()
+        with suppress(psutil.NoSuchProcess, IndexError):  # it, or all of them, ended in this moment
+            victim = chance.choice(project.processes())
+            words = f"{victim.name()} {' '.join(victim.cmdline()[2:4])}"
+            victim.kill()
+            killed.append(words)
         if (project.folder / "dvc.lock").exists():
             hashes(project)  # it can be read: never a piece
-    process.wait(120)
+    process.wait(timeout=PATIENCE)
     wait_until(lambda: not project.processes())
     flow = project.align()
     assert flow.code == 0, (flow.err, killed)

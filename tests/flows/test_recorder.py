@@ -8,8 +8,8 @@ import pytest
 
 from flows.engine.recorder import Recorder
 from tasks.core.errors import InputError
-from tests.flows.servers import wait_until
 from tests.flows.toy import ROOT, Project
+from tests.processes import wait_until
 
 
 def test_a_killed_recorder_is_replaced_and_the_run_goes_on(finished: Project, monkeypatch: pytest.MonkeyPatch) -> None:

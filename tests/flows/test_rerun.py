@@ -18,8 +18,8 @@ from flows.engine.rerun.restore import claim, reproduced, restore, stages_of
 from flows.engine.rerun.verdict import conclude, judge
 from flows.rerun import EXIT
 from tasks.core.errors import InputError
-from tests.flows.servers import wait_until
 from tests.flows.toy import Flow, Project
+from tests.processes import PATIENCE, wait_until
 
 STAGES = ["prepare", "train", "work@a", "work@b", "fragile", "after_fragile", "evaluate"]
 CHANCE = ("json.dumps(config.learning_rate)", "json.dumps(__import__('random').random())")
@@ -33,7 +33,7 @@ def start(project: Project, *arguments: str, **environment: str) -> subprocess.P
 
 def rerun(project: Project, *arguments: str, **environment: str) -> Flow:
     process = start(project, *arguments, **environment)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     wait_until(lambda: not project.everywhere())
     return Flow(process.returncode, out, err, 0.0)
 
@@ -159,7 +159,7 @@ def test_a_killed_rerun_leaves_nothing_running_and_the_next_one_says_so(
     [kept] = wait_until(lambda: list(finished.folder.glob(".scratch/rerun/*/.scratch/train/*/run_id")))
     descendants = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=240)
+    process.communicate(timeout=PATIENCE)
     wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in descendants))
     assert finished.mlflow().get_run(kept.read_text()).info.status == "KILLED"
     assert newest(finished, "align").info.status == "KILLED"

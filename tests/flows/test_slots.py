@@ -10,15 +10,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
+from flows.engine import locks
 from flows.engine import slots as module
 from flows.engine.locks import only_one
 from flows.engine.slots import Slots
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
 from tests.flows.toy import ROOT
+from tests.processes import PATIENCE
 
 HOLD = """
 import sys, time
@@ -69,7 +72,7 @@ def test_never_two_holders(gpus: Slots) -> None:
 
 def test_never_an_idle_device(gpus: Slots) -> None:
     """Each of six stages waits, holding its device, until another one holds the other."""
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=PATIENCE)
     met: list[int] = []
 
     def hold(count: int) -> None:
@@ -101,8 +104,8 @@ def test_a_killed_holder_frees_its_devices(gpus: Slots) -> None:
     assert not taken.wait(0.7)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert taken.wait(2)
-    thread.join()
+    thread.join(PATIENCE)
+    assert taken.is_set()
 
 
 def test_a_device_is_free_only_when_the_last_process_on_it_is_gone(gpus: Slots) -> None:
@@ -142,7 +145,7 @@ def test_without_gpus_the_cores_are_the_slots(tmp_path: Path, monkeypatch: pytes
         full.start()
         full.join(0.7)
         assert full.is_alive()
-    full.join(2)
+    full.join(PATIENCE)
     assert not full.is_alive()
 
 
@@ -163,20 +166,27 @@ def test_a_second_flow_waits_for_the_first(tmp_path: Path) -> None:
     second.wait()
 
 
-def test_work_that_somebody_else_does_is_waited_for(gpus: Slots, tmp_path: Path) -> None:
-    began = threading.Event()
+def test_work_that_somebody_else_does_is_waited_for(gpus: Slots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, refused = threading.Event(), threading.Event()
+
+    def take(work: Path) -> TextIO | None:
+        if (lock := locks.take(work)) is None:
+            refused.set()
+        return lock
+
+    monkeypatch.setattr(module, "take", take)
     order: list[str] = []
 
     def first() -> None:
         with gpus.claim(tmp_path / "work") as claim:
             assert not claim.waited
             began.set()
-            time.sleep(0.3)
+            assert refused.wait(PATIENCE)
             order.append("first")
 
     thread = threading.Thread(target=first)
     thread.start()
-    began.wait()
+    assert began.wait(PATIENCE)
     with gpus.claim(tmp_path / "other") as other, gpus.claim(tmp_path / "work") as same:
         order.append("second")
         assert (other.waited, same.waited) == (False, True)

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import load_yaml
 
-from tests.flows.servers import wait_until
 from tests.flows.toy import ROOT, Flow, Project
-from tests.processes import Nursery, TrackingServer
+from tests.processes import PATIENCE, Nursery, TrackingServer, wait_until
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
 
@@ -84,7 +83,7 @@ def site(
     yield Site(user, machines, servers)
     for machine in machines.values():
         machine.worker.terminate()
-        machine.worker.wait(60)
+        machine.worker.wait(timeout=PATIENCE)
         wait_until(lambda: not machine.project.everywhere())  # noqa: B023
     tracking.stop()
 
@@ -102,7 +101,7 @@ def test_a_worker_is_killed_in_a_stage_and_the_other_finishes_the_flow(site: Sit
     site.machines[victim].worker.kill()
     site.machines[victim].worker.wait()
     wait_until(lambda: not site.machines[victim].others())
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     flow = Flow(process.returncode, out, err, 0.0)
 
     assert flow.code == 0, out + err

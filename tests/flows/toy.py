@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
+from tests.processes import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 FILES = {
@@ -222,7 +224,7 @@ class Project:
     def align(self, *arguments: str, **environment: str) -> Flow:
         began = time.monotonic()
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=PATIENCE)
         return Flow(process.returncode, out, err, time.monotonic() - began)
 
     def set(self, **values: Any) -> None:

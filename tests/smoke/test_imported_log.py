@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core.files import read_json
-from tests.processes import ENVIRONMENT
+from tests.processes import ENVIRONMENT, PATIENCE
 from tests.smoke.checkout import checkout
 
 BY_QUESTION = """
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 def execute(folder: Path, command: str, shared: Path) -> subprocess.CompletedProcess[str]:
     environment = ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     environment |= {"REALIGN_SHARED": str(shared)}
-    return subprocess.run(shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_only_the_gate_the_fit_and_the_page_run(folder: Path, shared: Path) -> None:

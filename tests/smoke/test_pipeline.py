@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.core.config import read_params
-from tests.processes import ENVIRONMENT
+from tests.processes import ENVIRONMENT, PATIENCE
 from tests.smoke.checkout import SMALL, assign, checkout
 
 BIN = Path(sys.executable).parent
@@ -35,7 +35,7 @@ def execute(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": "",
         "DVC_NO_ANALYTICS": "1",
     }
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def small_checkout(folder: Path) -> Path:

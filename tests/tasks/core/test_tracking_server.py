@@ -85,9 +85,7 @@ def test_no_server_at_the_start(tiny):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound and not listening: the connection is refused
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        asked = time.monotonic()
         done = tiny.run(MLFLOW_TRACKING_URI=uri)
-    assert time.monotonic() - asked < 15
     assert done.code == 1
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert f"the tracking server {uri} does not answer" in done.stderr

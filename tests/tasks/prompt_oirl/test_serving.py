@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.files import read_json
 from tasks.prompt_oirl.choose import choose
-from tests.processes import ENVIRONMENT, REPO
+from tests.processes import ENVIRONMENT, PATIENCE, REPO, free_port, wait_until
 from tests.project import INSTRUCTIONS
 
 PROMPTS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
@@ -135,18 +133,14 @@ def elsewhere(project: Any) -> dict[str, str]:
 def url(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow models serve` as in the README, from a folder in which there is no repository to import from."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = ["mlflow", "models", "serve", "-m", "models:/prompt_oirl@newest", "--env-manager", "local", "-p", str(port)]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=elsewhere(project), stdout=log, stderr=log, start_new_session=True)
         try:
-            address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-            while not answers(f"{address}/ping"):
-                assert server.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: server.poll() is not None or answers(f"{address}/ping"))
+            assert server.poll() is None, (folder / "log").read_text()
             yield f"{address}/invocations"
         finally:
             os.killpg(server.pid, signal.SIGKILL)
@@ -155,7 +149,7 @@ def url(project: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 def answers(address: str) -> bool:
     try:
-        return bool(urllib.request.urlopen(address, timeout=5).status == 200)
+        return bool(urllib.request.urlopen(address, timeout=PATIENCE).status == 200)
     except OSError:
         return False
 
@@ -163,7 +157,7 @@ def answers(address: str) -> bool:
 def ask(url: str, body: dict[str, Any]) -> tuple[int, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, json.load(answer)["predictions"]
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)["message"]
@@ -191,7 +185,9 @@ def test_a_file_of_queries_is_answered_without_a_server(project: Any, url: str, 
     body = {"inputs": [{"query": query} for query in QUERIES]}
     (tmp_path / "queries.json").write_text(json.dumps(body))
     command = "mlflow models predict -m models:/prompt_oirl@newest --env-manager local -t json -i queries.json -o choices.json"
-    done = subprocess.run(command.split(), cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command.split(), cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "choices.json")["predictions"] == ask(url, body)[1]
 
@@ -239,7 +235,7 @@ def test_the_server_imported_nothing_from_the_repository(project: Any, tmp_path:
         "print(model.predict([{'query': 'left ab'}])['prompt_id'][0], sys.modules['tasks'].__file__)\n"
     )
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=120
+        [sys.executable, script], cwd=tmp_path, env=elsewhere(project), capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     chosen, code = done.stdout.split()[-2:]

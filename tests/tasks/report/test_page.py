@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tasks.report.run.recorded import Policy
 from tasks.report.run.sections import JUDGE
 from tasks.report.run.verdicts import verdict
 from tasks.report.template import LEAK
+from tasks.report.whiskers import WIDTH, whisker
 from tasks.training.alarms import CHECKS
 from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Run, expectations, figures, history_of
 
@@ -94,6 +96,55 @@ def test_other_sections_show_every_recorded_figure(make_run: MakeRun) -> None:
         assert set(recorded.values()) <= values
     assert 139584.0 in values
     assert {row[key] for row in run.prompts for key in ("train_success", "test_success")} <= values
+
+
+LABELS = {
+    "reward_model": {
+        "held-out pairs in the annotator's order, %": "accuracy",
+        "of a perfect reward model, %": "accuracy_ceiling",
+        "of the words alone (TF-IDF, logistic regression), %": "baseline_accuracy",
+        "of “the longer one”, %": "longer_wins",
+        "correlation of score and right answer": "gold_correlation",
+        "of score and length": "length_correlation",
+    },
+    "prompt_oirl": {
+        "Prompt-OIRL, %": "success",
+        "best single prompt, %": "best_prompt_success",
+        "random prompt, %": "random_success",
+        "oracle, %": "oracle_success",
+        "AUC of predictions": "auc",
+    },
+    "judge": {
+        "the truly better one chosen, % of pairs": "judge/gold_agreement",
+        "the same verdict when asked again, %": "judge/self_agreement",
+        "verdicts that the order decided, %": "judge/position_bias",
+        "mean probability of the first, %": "judge/first_position",
+        "questions, each in both orders": "judge/questions",
+        "of those without a verdict": "judge/no_verdict",
+        "of those undecided": "judge/undecided",
+        "tokens that it read": "judge/prompt_tokens",
+        "tokens that it wrote": "judge/completion_tokens",
+    },
+}
+
+
+def test_every_figure_stands_under_its_own_title(make_run: MakeRun) -> None:
+    run = make_run()
+    run.feedback |= {name: 0.9 - i / 97 for i, name in enumerate(JUDGE)}
+    html = run.write().page()
+    for section, labels in LABELS.items():
+        recorded = run.feedback if section == "judge" else run.metrics[section]
+        for title, key in labels.items():
+            [shown] = re.findall(rf'<dt>{re.escape(title)}</dt><dd><data value="([^"]+)"', html)
+            assert float(shown) == recorded[key], title
+
+
+def test_whiskers_grow_to_the_right() -> None:
+    svg = whisker(SimpleNamespace(mean=0.2, low=-0.1, high=0.5, by_seed=(0.1, 0.3)), (-1.0, 1.0), "better")
+    low, high = map(float, re.search(r"M([\d.]+) 9H([\d.]+)", svg).groups())
+    left, right, middle = map(float, re.findall(r'<circle cx="([\d.]+)"', svg))
+    assert float(re.search(r"M([\d.]+) 0V18", svg)[1]) == WIDTH / 2
+    assert low < WIDTH / 2 < left < middle < right < high
 
 
 def test_where_the_reward_model_agrees_is_shown(make_run: MakeRun) -> None:

@@ -71,6 +71,7 @@ def test_steps_without_completions_do_not_count():
 def test_the_proxy_rises_while_right_answers_fall():
     fallen = {"verifier_mean": [0.5, 0.6, 0.4, 0.4]}
     assert raised(**fallen, score_mean=[0.0, 0.0, 0.1, 0.1]) == {"proxy_gap"}
+    assert raised(**fallen, score_mean=[0.0] * 4) == {"proxy_gap"}  # no lower than then is enough
     assert raised(**fallen, score_mean=[0.0, 0.0, -0.1, -0.1]) == set()  # the score says so itself
     assert raised(verifier_mean=[0.5, 0.6, 0.45, 0.46]) == set()  # by less than proxy_gap
     assert raised() == set()  # nobody knows the answers
