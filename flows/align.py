@@ -34,7 +34,7 @@ def align(until: str | None = None, workers: bool = False) -> State:
         outcomes = run(crew)
     except InputError as error:
         return Failed(message=str(error))
-    failures = conclude(outcomes)
+    failures = conclude(crew, outcomes)
     return Failed(message=failures) if failures else Completed(message=f"{len(outcomes)} stages are up to date")
 
 
@@ -67,19 +67,19 @@ def stage_task(crew: Crew, step: Step) -> Task[[], State]:
     @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE)  # what is done already, DVC knows better
     def stage() -> State:
         outcome = crew.carry_out(step)
-        if outcome.state == "failed":
-            return Failed(message=outcome.why)
+        if outcome.state in ("failed", "stopped"):
+            return Failed(name=outcome.state.capitalize(), message=outcome.why)
         return Completed(name=outcome.state.capitalize(), message=outcome.why)
 
     return stage
 
 
-def conclude(outcomes: list[Outcome]) -> str:
-    """Show what happened and, if all went well, the results. Returns one sentence per failure."""
+def conclude(crew: Crew, outcomes: list[Outcome]) -> str:
+    """Show what happened and, if all went well, the results of these stages. Returns one sentence per failure."""
     show_outcomes(outcomes)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if not failed:
-        show_results()
+        show_results(crew.makes, crew.record.address)
     return "\n".join(f"{one.name} failed: {one.why}{f' (see {one.log})' if one.log else ''}" for one in failed)
 
 
@@ -95,7 +95,7 @@ def main() -> None:
             crew.get_ready()
             for step in crew.plan.values():
                 crew.carry_out(step)
-            sys.exit(conclude(crew.conclude()) or None)
+            sys.exit(conclude(crew, crew.conclude()) or None)
         try:
             with prefect_api(watched=not crew.idle):
                 crew.get_ready()  # here: while Prefect's API starts

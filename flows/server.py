@@ -6,6 +6,9 @@ It stays until Ctrl-C or SIGTERM and then ends what it started, workers first: t
 ended. Should one of the services end by itself, so does all of it, with a sentence: a set that runs in part looks healthy
 and misses its nights, and whoever starts it (a person, systemd) can start it again.
 
+Prefect's API answers only who has the key (flows/engine/key.py), and lets no page of another origin read an answer; MLflow
+refuses other origins and hosts by itself. So no web page that is open in a browser here can have a worker run code.
+
 PREFECT_SERVER_API_PORT and MLFLOW_PORT, the variables of the two servers, choose other ports than 4200 and 5000.
 """
 
@@ -18,9 +21,11 @@ from contextlib import suppress
 
 import httpx
 
+from flows.engine.key import VARIABLE, key_file, make_key
 from flows.engine.service import Service
 from flows.engine.slots import gpus_here
 from tasks.core.errors import InputError
+from tasks.core.tracking import follow_move
 
 HOST = "127.0.0.1"
 MLFLOW = ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlartifacts", "--workers", "1"]
@@ -61,16 +66,23 @@ def start(services: list[Service]) -> None:
     prefect, mlflow = _port("PREFECT_SERVER_API_PORT", 4200), _port("MLFLOW_PORT", 5000)
     print("starting; the first time takes longest", flush=True)
     where = ["--host", HOST, "--port"]
-    services.append(Service("prefect-server", "prefect", "server", "start", *where, str(prefect), **LOG, **LEASES))
+    key = make_key(prefect)
+    closed = {
+        "PREFECT_SERVER_API_AUTH_STRING": key,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{prefect},http://localhost:{prefect}",
+    }
+    follow_move()
+    services.append(Service("prefect-server", "prefect", "server", "start", *where, str(prefect), **LOG, **LEASES, **closed))
     services.append(Service("mlflow-server", "mlflow", "server", *where, str(mlflow), *MLFLOW, **NO_JOBS))
     _wait_for(f"http://{HOST}:{prefect}/api/health", services[0])
     _wait_for(f"http://{HOST}:{mlflow}/health", services[1])
     says = LOG | {"PREFECT_API_URL": f"http://{HOST}:{prefect}/api", "MLFLOW_TRACKING_URI": f"http://{HOST}:{mlflow}"}
+    os.environ[VARIABLE] = key
     for pool in ("cpu", "gpu") if gpus_here() else ("cpu",):
         services.append(Service(f"worker-{pool}", "flows.worker", pool, **says))
     print(
         f"""\
-Prefect   http://{HOST}:{prefect}
+Prefect   http://{HOST}:{prefect}   (it asks for what {key_file(prefect)} holds; this checkout finds it there)
 MLflow    http://{HOST}:{mlflow}
 workers   {" ".join(service.name for service in services[2:])}
 logs      {" ".join(str(service.log) for service in services)}

@@ -4,6 +4,7 @@ The checkout in which the worker stands lends git's objects and DVC's cache; the
 flow's commit. A killed stage that comes back to this worker continues from its checkpoint.
 """
 
+import hmac
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent
 from flows.engine.errand import deliver, enter, fetch_commit
+from flows.engine.key import sign
 from flows.engine.lineage import close_stage_run
 from flows.engine.locks import wait_for
 from flows.engine.plan import Step
@@ -36,10 +38,13 @@ SECONDS_BETWEEN_LOOKS = 10.0
 
 
 @flow(name="stage")
-def stage(name: str, commit: str, patch: str, lock: dict[str, Any], pipeline_run_id: str, flow_run_id: str) -> State:
-    """Fetch what it reads, run it, push what it wrote.
+def stage(
+    name: str, commit: str, patch: str, lock: dict[str, Any], signature: str, pipeline_run_id: str, flow_run_id: str
+) -> State:
+    """Fetch what it reads, run it, push what it wrote. Only `python -m flows.align --workers` can start it.
 
-    commit, patch: the code and params of the flow that asks; lock: dvc.lock of the stages before this one.
+    commit, patch: the code and params of the flow that asks; lock: dvc.lock of the stages before this one; signature: of all
+    these, with the key to the Prefect server.
     pipeline_run_id: the flow's run in MLflow; flow_run_id: in Prefect.
     """
     follow_parent()
@@ -48,6 +53,8 @@ def stage(name: str, commit: str, patch: str, lock: dict[str, Any], pipeline_run
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()  # of here, as a file: we go elsewhere
     folder = SCRATCH.resolve() / "stages" / name
     try:
+        if not hmac.compare_digest(signature, sign(name, commit, patch, lock)):
+            raise InputError("the work is not signed with the key of this worker's Prefect server: no flow has asked for it")
         fetch_commit(commit)
         with wait_for(folder.with_name(f"{name}.lock")) as alone:  # one at a time in that folder
             step = enter(folder, name, commit, patch, lock)

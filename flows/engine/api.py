@@ -83,7 +83,9 @@ def _private() -> Iterator[None]:
     refresh_global_settings_context()
     try:
         yield
-    except httpx.TransportError as error:
+    except (httpx.TransportError, RuntimeError) as error:  # Prefect's client makes the second of the first
+        if isinstance(error, RuntimeError) and process.poll() is None:
+            raise
         raise InputError(f"Prefect's private API ended ({error}); {LOG} says why") from error
     finally:
         _leash.clear()

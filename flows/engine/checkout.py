@@ -30,10 +30,7 @@ def make_checkout(folder: Path, commit: str, patch: str = "", shared_cache: bool
     git("-C", str(folder), "checkout", "--quiet", "--detach", commit)
     if patch:
         git("-C", str(folder), "apply", "--binary", "--whitespace=nowarn", "-", given=patch)
-    unsent = Path(".scratch/spool")  # of the tracker: it must outlive the checkout
-    unsent.mkdir(parents=True, exist_ok=True)
     (folder / ".scratch").mkdir()
-    (folder / unsent).symlink_to(unsent.resolve())
     own = Path(".dvc/config.local")  # where a remote's password is kept, which git does not carry
     if own.exists():
         shutil.copy(own, folder / own)

@@ -1,5 +1,6 @@
 """One flow's work in this folder: the plan, and how a stage of it is carried out; any number of stages at once."""
 
+import errno
 import threading
 import time
 import traceback
@@ -39,9 +40,11 @@ class Crew:
         with open_repo() as repo:
             graph = read_graph(repo)
             self._claims = Path(repo.cache.local_cache_dir) / "at-work"  # whoever shares the cache can use what we make
-            self.plan = make_plan(graph.until(until) if until else graph)
+            graph = graph.until(until) if until else graph
+            self.plan = make_plan(graph)
+            self.makes = {str(out) for stage in graph.stages.values() for out in stage.outs}
         self.outcomes: dict[str, Outcome] = {}
-        self._ready = False
+        self._ready = self._stopping = False
         self._dvc = threading.Lock()  # DVC's objects are not made for threads: one view of the project at a time
         self._show = line_printer(self.plan)
         self._children = Children(self._show)
@@ -73,9 +76,10 @@ class Crew:
         try:
             outcome = self._carry_out(step)
         except InputError as error:
-            outcome = Outcome(step.name, "failed", str(error), 0.0)
+            outcome = Outcome(step.name, "stopped" if self._stopping else "failed", str(error), 0.0)
         except Exception as error:  # ours, or a full disk: the stage has failed, and the others go on
-            traceback.print_exc()
+            if getattr(error, "errno", None) != errno.ENOSPC:
+                traceback.print_exc()
             outcome = Outcome(step.name, "failed", f"{type(error).__name__}: {error}", 0.0)
         self.outcomes[step.name] = outcome
         if outcome.state != "cached":
@@ -95,6 +99,8 @@ class Crew:
                         began = time.monotonic()  # waiting is not the stage's time
                         ended = self._reproduce(step, lease.devices, [claim.file, *lease.files])
                     state, why, log = ("failed", ended.why, ended.log) if ended.code else ("ran", why, "")
+        if state == "failed" and self._stopping:
+            state, why, log = "stopped", "the flow was stopped", ""
         seconds = time.monotonic() - began
         state = self.record.settled(step.name, state, why, seconds)
         return Outcome(step.name, state, why, seconds, log)
@@ -111,6 +117,7 @@ class Crew:
 
     def stop(self) -> None:
         """End every child at once and start no more: the flow was cancelled."""
+        self._stopping = True
         console.print("stopping; run again to continue")
         self._slots.stop()
         if self._workers:

@@ -93,6 +93,14 @@ def dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def _sentence(error: DvcException) -> str:
     """DVC's message on one line, with the nearest key where it names one that params.yaml lacks."""
     text = " ".join(str(error).split())
+    if "is not a git repository" in text:
+        return (
+            f"{Path.cwd()} is no git checkout, and runs are recorded by commit: clone the repository, "
+            "or make one of this folder (git init && git add --all && git commit -m start)"
+        )
+    for file in ("dvc.lock", "dvc.yaml"):
+        if Path(file).exists() and "\n<<<<<<< " in f"\n{Path(file).read_text(encoding='utf-8')}":
+            return f"{file} holds the marks of a merge conflict; take one side (git checkout --ours {file}) and run again"
     cause = getattr(error, "exc", None)  # of a file that does not fit the schema: the list of what is wrong
     for problem in getattr(cause, "errors", [])[:1]:
         text += f": {problem.error_message} in {'.'.join(map(str, problem.path))}"

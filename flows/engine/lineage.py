@@ -19,13 +19,14 @@ from flows.engine.git import changes
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
-from tasks.core.tracking import Tracker, mark
+from tasks.core.tracking import Tracker, address, mark
 
 VARIANT = "REALIGN_VARIANT"  # of a sweep, set by flows.compare for the flow that runs it
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
+LONGEST_NAME = 60  # of a run: MLflow's lists show no more
 DVC_LOCK, PATCH, ENVIRONMENT = "dvc.lock", "changes.patch", "environment.json"  # kept with the run
 
-State = Literal["ran", "cached", "restored", "failed", "not run"]
+State = Literal["ran", "cached", "restored", "failed", "stopped", "not run"]
 
 
 class PipelineRun:
@@ -46,6 +47,7 @@ class PipelineRun:
         self._rows: list[dict[str, Any]] = []
         self._ended = False
         self.run_id = self._tracker.run_id
+        self.address = address(self._tracker.experiment_id)
         CURRENT.parent.mkdir(parents=True, exist_ok=True)
         CURRENT.write_text(self.run_id)
         if tags.get("git.dirty") == "true":
@@ -57,7 +59,7 @@ class PipelineRun:
 
     def settled(self, name: str, state: State, why: str, seconds: float) -> State:
         """Record what became of a stage. "ran" becomes "restored" where the receipt names an earlier run."""
-        receipt = _receipt(name) if state not in ("failed", "not run") else {}
+        receipt = _receipt(name) if state in ("ran", "cached", "restored") else {}
         if state == "ran" and receipt and receipt.get("pipeline_run_id") != self.run_id:
             state = "restored"
         made_by = receipt.get("run_id", "")
@@ -80,7 +82,7 @@ class PipelineRun:
                 self._tracker.file(Path(DVC_LOCK))
             if self._rows:
                 self._tracker.table(self._rows, "stages")
-                self._tracker.describe(self._variant or f"align: {self._cause()}", self._note())
+                self._tracker.describe(self._variant or self._name(status), self._note())
             self._tracker.finish(status)
         CURRENT.unlink(missing_ok=True)
 
@@ -89,10 +91,18 @@ class PipelineRun:
         with self._lock:
             self._tracker.text(found, ENVIRONMENT)
 
-    def _cause(self) -> str:
-        """What set this flow off, to tell it from others in a list: why the first stage was not simply cached."""
-        causes = (row["why"].replace("params ", "") for row in self._rows if row["state"] != "cached")
-        return next(causes, "nothing changed")
+    def _name(self, status: str) -> str:
+        """What tells this flow from others in a list: what set it off, which is why its first stage was not simply cached."""
+        if status == "KILLED":
+            return "align: cancelled"
+        causes = [row["why"].removeprefix("params ").partition(";")[0] for row in self._rows if row["state"] != "cached"]
+        failed = next((row["stage"] for row in self._rows if row["state"] == "failed"), None)
+        if failed:
+            return f"align: {failed} failed"[:LONGEST_NAME]
+        if causes and causes[0].endswith(("never run", "not in DVC's cache")) and len(causes) == len(self._rows):
+            return "align: first run"
+        name = f"align: {(causes or ['nothing changed'])[0]}"
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
     def _note(self) -> str:
         """The stages with links to the runs that made their outputs, which for a cached stage is an earlier one."""

@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.lineage import PipelineRun, State
 from tasks.core.errors import InputError
-from tasks.core.tracking import warm_up
+from tasks.core.tracking import short, warm_up
 
 LOG = Path(".scratch/logs/recorder.log")
 
@@ -27,7 +28,7 @@ class Recorder:
 
     def __init__(self) -> None:
         """The process begins to import; there is no run yet."""
-        self.run_id = ""
+        self.run_id = self.address = ""
         self._said: list[list[Any]] = []
         self._unanswered = 0
         self._lock = threading.Lock()
@@ -56,6 +57,8 @@ class Recorder:
 
     def _call(self, call: list[Any], wait: bool) -> Any:
         with self._lock:
+            if self._calls.closed:  # a stage that ends after the flow was stopped
+                return None
             self._said.append(call)
             try:
                 return self._exchange([call], wait)
@@ -80,8 +83,9 @@ class Recorder:
                 raise ConnectionResetError
             self._unanswered -= 1
             if "error" in answer:
+                self._said.clear()  # a run that could not begin has no end either: this is the complaint to be heard
                 raise InputError(answer["error"])
-            self.run_id, result = answer["run_id"], answer["result"]
+            self.run_id, self.address, result = answer["run_id"], answer["address"], answer["result"]
         return result
 
     def _start(self) -> None:
@@ -107,12 +111,15 @@ def main(descriptor: int) -> None:
     run: PipelineRun | None = None
     try:
         for line in calls:
-            answer = {}
+            answer: dict[str, Any] = {}
             try:
                 run, answer["result"] = carry_out(run, *json.loads(line))
-                answer["run_id"] = run.run_id
+                answer |= {"run_id": run.run_id, "address": run.address}
             except InputError as error:
                 answer["error"] = str(error)
+            except Exception as error:  # a full disk, most often
+                traceback.print_exc()
+                answer["error"] = f"MLflow cannot keep the run ({short(error)}); {LOG} says more; run again when it can"
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
     except OSError:  # the flow is gone

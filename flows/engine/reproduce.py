@@ -1,9 +1,9 @@
 """The child process of one stage: `dvc repro --single-item <stage>`, on the flow's leash.
 
-It differs from the dvc command in four ways: it waits for DVC's lock instead of giving up after three seconds (a stage
+It differs from the dvc command in five ways: it waits for DVC's lock instead of giving up after three seconds (a stage
 that trained for hours must not fail at committing its outputs), it says by exit code whether only a lock was in the way,
-it starts the stage without importing everything again, and it never leaves it alone: a signalled or orphaned dvc would
-let it run on.
+it starts the stage without importing everything again, it records no inputs that changed while the stage ran, and it never
+leaves the stage alone: a signalled or orphaned dvc would let it run on.
 """
 
 import logging
@@ -17,6 +17,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 
 from flows.engine.command import forbid_commands, fork_commands
+from flows.engine.inputs import refuse_changed_inputs
 from flows.engine.leash import end_group, hold_leash, silence
 from flows.engine.lockfile import protect
 
@@ -37,6 +38,7 @@ def reproduce(name: str, report: int, fetch: bool = False) -> int:
     signal.signal(signal.SIGTERM, _stop)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     protect()
+    refuse_changed_inputs()
     lock.DEFAULT_TIMEOUT = 6 * SECONDS_BETWEEN_LOOKS  # DVC looks for its lock six times in so long; twice a second is too rare
     if fetch:
         forbid_commands()

@@ -18,7 +18,15 @@ from tasks.core.files import read_json
 METRICS = Path("reports/metrics.json")
 PAGE = Path("reports/index.html")
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta", "bright_green", "bright_yellow")
-STYLES = {"cached": "dim", "restore": "cyan", "restored": "cyan", "run": "bold green", "ran": "green", "failed": "bold red"}
+STYLES = {
+    "cached": "dim",
+    "restore": "cyan",
+    "restored": "cyan",
+    "run": "bold green",
+    "ran": "green",
+    "failed": "bold red",
+    "stopped": "red",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,10 @@ def show_outcomes(outcomes: Iterable[Outcome]) -> None:
     console.print(table)
 
 
-def show_results() -> None:
-    """The comparison, from the file that the evaluation wrote."""
-    if METRICS.exists():
+def show_results(made: set[str], runs: str) -> None:
+    """The comparison, from the file that the evaluation wrote. made: what the stages of this flow make: the rest of what lies
+    here may be of other params; runs: where MLflow shows them."""
+    if str(METRICS) in made and METRICS.exists():
         metrics = read_json(METRICS)
         console.print(_policies(metrics))
         prompts = metrics.get("prompt_oirl", {})
@@ -74,9 +83,9 @@ def show_results() -> None:
             shown = [f"{what} {_share(prompts[key])}" for key, what in named.items() if key in prompts]
             leak = " (contaminated: tested on queries of its training log)" if prompts.get("contaminated") else ""
             console.print(f"Prompt-OIRL, share of queries solved: {', '.join(shown)}{leak}")
-    if PAGE.exists():
+    if str(PAGE) in made and PAGE.exists():
         console.print(f"report page: {PAGE}")
-    console.print("every run: make ui, then http://127.0.0.1:5000")
+    console.print(f"every run: {runs}", soft_wrap=True)
 
 
 def _policies(metrics: dict[str, Any]) -> Table:

@@ -23,6 +23,7 @@ from prefect.states import Cancelling, Crashed
 
 from flows.engine.api import has_server
 from flows.engine.git import changes, git
+from flows.engine.key import sign
 from flows.engine.plan import Step
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
@@ -72,11 +73,10 @@ class Workers:
 
     def _try(self, step: Step, pipeline_run_id: str) -> State[Any]:
         pool = "gpu" if self._on_gpu and step.gpus else "cpu"
+        work = (step.name, self._commit, self._patch, _entries(step.upstream))
         parameters = {
-            "name": step.name,
-            "commit": self._commit,
-            "patch": self._patch,
-            "lock": _entries(step.upstream),
+            **dict(zip(("name", "commit", "patch", "lock"), work, strict=True)),
+            "signature": sign(*work),
             "pipeline_run_id": pipeline_run_id,
             "flow_run_id": flow_run.id,
         }

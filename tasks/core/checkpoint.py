@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from tasks.core.errors import InputError
+
 SECONDS_BETWEEN = float(os.environ.get("REALIGN_CHECKPOINT_SECONDS", "30"))  # shorter in tests that kill
 MAX_COST = 0.02  # share of the stage's time that saving may take
 
@@ -38,7 +40,11 @@ class Checkpoint:
         self.parts = parts
         if not self.file.exists():
             return 0, {}
-        saved = torch.load(self.file, weights_only=True)
+        try:
+            saved = torch.load(self.file, weights_only=True)
+        except Exception as error:  # of a damaged file: torch has several
+            why = type(error).__name__
+            raise InputError(f"{self.file} is damaged ({why}); remove it, and the stage starts from its beginning") from None
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         return saved["step"], saved["journal"]

@@ -5,14 +5,11 @@
 The work calls the stage (stage.dep, stage.out, stage.log, ...); the stage never calls back. Its entry is tasks/core/run.py.
 """
 
-import hashlib
-import json
 import math
 import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +19,8 @@ from tasks.core import progress, seeds
 from tasks.core.checkpoint import Checkpoint, Stateful
 from tasks.core.config import Config, RuntimeConfig, flatten
 from tasks.core.errors import InputError
-from tasks.core.files import Row, digest, files_of, publish, write_json, write_table
+from tasks.core.files import Row, digest, publish, write_json, write_table
+from tasks.core.inputs import Inputs
 from tasks.core.tracking import Tracker, known, mark
 
 if TYPE_CHECKING:
@@ -46,8 +44,7 @@ class Stage:
         self.history: list[dict[str, Any]] = []
         self.samples: list[Row] = []
         self.start = 0  # first step still to do; more than 0 in a resumed run
-        self._configs: dict[str, Config] = {config.namespace: config, runtime.namespace: runtime}
-        self._deps: dict[str, str] = {}
+        self._inputs = Inputs(self.seed, config, runtime)
         self._outs: dict[Path, Path] = {}
         self._scratch = SCRATCH / name
         self._tracker: Tracker | None = None
@@ -67,7 +64,7 @@ class Stage:
         """A further namespace the stage depends on, such as `task`."""
         self._assert_no_key_yet()
         config = config_class.load()
-        self._configs[config.namespace] = config
+        self._inputs.configs[config.namespace] = config
         return config
 
     def dep(self, path: str) -> Path:
@@ -76,7 +73,7 @@ class Stage:
         found = Path(path)
         if not found.exists():
             raise InputError(f"{path} is missing; if a stage makes it, `dvc repro` or `dvc pull` brings it")
-        self._deps[path] = digest(found)
+        self._inputs.add(path)
         return found
 
     def out(self, path: str) -> Path:
@@ -90,21 +87,21 @@ class Stage:
     def tracker(self) -> Tracker:
         """The MLflow run of this stage, opened at first use: after the deps are known, so a killed run is continued."""
         if self._tracker is None:
-            scratch = self._scratch / self._key
+            scratch = self._scratch / self._inputs.key
             kept = scratch / "run_id"
             self._forget_others(scratch)
             resumed = kept.read_text() if kept.exists() and known(kept.read_text()) else None
             self._tracker = Tracker(self.name, self._tags(), self._params(), resumed, self._began)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(self._tracker.run_id)
-            for path, md5 in self._deps.items():
+            for path, md5 in self._inputs.deps.items():
                 self._tracker.input(path, md5)
         return self._tracker
 
     def resume(self, **parts: Stateful) -> None:
         """Name the objects a checkpoint must hold; if an earlier process was killed, they get its state."""
         tracker = self.tracker
-        self._checkpoint = Checkpoint(self._scratch / self._key)
+        self._checkpoint = Checkpoint(self._scratch / self._inputs.key)
         self.start, journal = self._checkpoint.restore(**parts)
         self.history, self.samples = journal.get("history", []), journal.get("samples", [])
         if self.start:
@@ -128,9 +125,11 @@ class Stage:
         numbers = {key: float(value) for key, value in values.items()}
         for key, value in numbers.items():
             if key.startswith("loss/") and not math.isfinite(value):
+                kept = self._checkpoint.file if self._checkpoint and self._checkpoint.file.exists() else None
                 raise InputError(
-                    f"{self.name}: {key} is {value} at step {step}; the last good checkpoint is kept in "
-                    f"{self._scratch / self._key}; lower `{self.config.namespace}.learning_rate`"
+                    f"{self.name}: {key} is {value} at step {step}; "
+                    + (f"the last good checkpoint is kept in {kept.parent}; " if kept else "no checkpoint was due yet; ")
+                    + f"lower `{self.config.namespace}.learning_rate`"
                 )
         if step % every == 0:
             self.history.append({"step": step, **{key: round(value, 6) for key, value in numbers.items()}})
@@ -166,7 +165,8 @@ class Stage:
             write_table(out / f"{name}.parquet", rows)
 
     def finish(self) -> None:
-        """Publish the outputs, upload them, write the receipt."""
+        """Publish the outputs, upload them, write the receipt; none of it if an input is not what the stage was given."""
+        self._inputs.assert_unchanged()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.tracker.metrics(
             {"system/peak_memory_mib": usage.ru_maxrss / 1024, "system/cpu_seconds": usage.ru_utime + usage.ru_stime}
@@ -192,18 +192,9 @@ class Stage:
     def _assert_no_key_yet(self) -> None:
         assert self._tracker is None, "name every param and dependency before the first log or resume: they make the run's key"
 
-    @cached_property
-    def _key(self) -> str:
-        """Hash of everything that determines the result: params, inputs, code."""
-        tasks = Path(__file__).parents[1]
-        code = {file.relative_to(tasks).as_posix(): digest(file) for file in files_of(tasks) if file.suffix == ".py"}
-        configs = {name: config.model_dump(mode="json") for name, config in self._configs.items()}
-        parts = [self.seed, configs, self._deps, code]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
     def _params(self) -> dict[str, Any]:
         """The stage's own namespace by bare keys, so that algorithms share columns in MLflow; the others by full name."""
-        shared = {name: config.model_dump() for name, config in self._configs.items() if config is not self.config}
+        shared = {name: config.model_dump() for name, config in self._inputs.configs.items() if config is not self.config}
         return flatten(self.config.model_dump()) | flatten(shared)
 
     def _tags(self) -> dict[str, str]:

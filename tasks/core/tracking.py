@@ -10,11 +10,12 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,18 +27,43 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "realign"
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"  # in the project's folder
 SPOOL = Path(".scratch/spool")
 PIPELINE_RUN_ID = "REALIGN_PIPELINE_RUN_ID"  # set by the flow for the stages it starts
 SECONDS_BETWEEN_SENDS = 2.0
 NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # MLflow refuses the whole batch for one such name
 UPLOAD_LIMIT = 64 * 2**20  # bytes; larger outputs are pointers to what DVC stores
 
+PLACES = {  # columns of MLflow's database that hold absolute addresses of artifacts
+    "experiments": ["artifact_location"],
+    "runs": ["artifact_uri"],
+    "model_versions": ["source", "storage_location"],
+    "logged_models": ["artifact_location"],
+}
+
 Operation = dict[str, Any]
 
 
+def project() -> Path:
+    """The checkout that the user works in: this folder, or the one in which DVC or a flow has made this copy for a while."""
+    here = Path.cwd()
+    for folder in reversed(here.parents):
+        inside = here.relative_to(folder).parts
+        if (inside[0] == ".scratch" or inside[:2] == (".dvc", "tmp")) and (folder / "dvc.yaml").exists():
+            return folder
+    return here
+
+
+def address(experiment_id: str, page: str = "runs") -> str:
+    """Of a page of the experiment in MLflow's UI, which without a server is what `make ui` shows."""
+    uri = tracking_uri()
+    served = uri if uri.startswith("http") else "make ui, then http://127.0.0.1:5000"
+    return f"{served}/#/experiments/{experiment_id}/{page}"
+
+
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the sqlite file beside dvc.yaml."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').resolve()}"
+    """MLFLOW_TRACKING_URI, or the sqlite file beside the project's dvc.yaml."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project() / DATABASE}"
 
 
 class Tracker:
@@ -129,7 +155,7 @@ class Tracker:
         """status: FINISHED, FAILED or KILLED."""
         self.send()
         self._do({"do": "status", "status": status})
-        spooled = SPOOL / f"{self.run_id}.jsonl"
+        spooled = project() / SPOOL / f"{self.run_id}.jsonl"
         if spooled.exists():
             print(f"the tracking server is away: {spooled} is sent when it answers again", file=sys.stderr)
 
@@ -145,7 +171,7 @@ class Tracker:
                 _attempt(self.client, self.run_id, operation)
                 return
             except Exception as error:  # any failure of the tracker is a reason to spool, never to stop training
-                print(f"tracking server: {_short(error)}; spooling to {SPOOL}", file=sys.stderr)
+                print(f"tracking server: {short(error)}; spooling to {SPOOL}", file=sys.stderr)
                 self._offline_until = time.monotonic() + 10
         _spool(self.run_id, operation)
 
@@ -160,15 +186,40 @@ def connect() -> "MlflowClient":
 
     uri = tracking_uri()
     try:
-        with _locked(Path(".scratch/mlflow.lock")):
+        with _locked(project() / ".scratch/mlflow.lock"):
+            if uri.startswith("sqlite:"):
+                follow_move()
             client = MlflowClient(tracking_uri=uri)
             _experiment(client)
     except Exception as error:
+        if uri.startswith("sqlite:"):
+            raise InputError(
+                f"{uri.removeprefix('sqlite:///')} cannot be used as MLflow's database ({short(error)}); "
+                "if it is damaged, move it away: the next run begins a new one"
+            ) from None
         raise InputError(
-            f"the tracking server {uri} does not answer ({_short(error)}); "
+            f"the tracking server {uri} does not answer ({short(error)}); "
             "start it, or unset MLFLOW_TRACKING_URI to use mlflow.db"
         ) from None
     return client
+
+
+def follow_move() -> None:
+    """MLflow's database names its artifacts by absolute paths: in a checkout that was moved or copied, name those of here."""
+    database, here = project() / DATABASE, (project() / ARTIFACTS).as_uri()
+    if not database.exists():
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        kept = connection.execute("SELECT artifact_location FROM experiments") if "experiments" in tables else ()
+        for (there,) in [*kept]:
+            if there == here or not str(there).startswith("file:") or not str(there).endswith(f"/{ARTIFACTS}"):
+                continue
+            for table, columns in PLACES.items():
+                for column in columns:
+                    moved = f"{column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?"
+                    values = (here, len(there) + 1, there, len(there) + 1, f"{there}/")
+                    connection.execute(f"UPDATE {table} SET {moved}", values)
 
 
 def warm_up() -> None:
@@ -198,6 +249,12 @@ def known(run_id: str) -> bool:
             return False
         raise
     return True
+
+
+def short(error: Exception) -> str:
+    """The first line of what an error of somebody else says."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
 
 
 @dataclass(frozen=True)
@@ -230,7 +287,7 @@ def read_text(run_id: str, name: str) -> str | None:
 
 def drain(client: "MlflowClient") -> None:
     """Send what earlier trackers had to spool."""
-    for file in sorted(SPOOL.glob("*.jsonl")) if SPOOL.exists() else []:
+    for file in sorted((project() / SPOOL).glob("*.jsonl")):
         with _locked(file.with_suffix(".lock")):
             if not file.exists():
                 continue
@@ -245,7 +302,7 @@ def _experiment(client: "MlflowClient") -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    folder = Path("mlartifacts").resolve().as_uri() if tracking_uri().startswith("sqlite:") else None
+    folder = (project() / ARTIFACTS).as_uri() if tracking_uri().startswith("sqlite:") else None
     return str(client.create_experiment(name, artifact_location=folder))
 
 
@@ -258,7 +315,7 @@ def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
     except MlflowException as error:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise
-        print(f"tracking server: {_short(error)}; left out", file=sys.stderr)
+        print(f"tracking server: {short(error)}; left out", file=sys.stderr)
 
 
 def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
@@ -309,14 +366,15 @@ def _register(client: "MlflowClient", run_id: str, name: str, tags: dict[str, st
 
 def _spool(run_id: str, operation: Operation) -> None:
     """Keep an operation for later; files are copied, since the stage may remove them."""
-    SPOOL.mkdir(parents=True, exist_ok=True)
+    spool = project() / SPOOL
+    spool.mkdir(parents=True, exist_ok=True)
     if operation["do"] == "file":
         source = Path(operation["path"])
-        kept = SPOOL / run_id / str(time.monotonic_ns()) / source.name
+        kept = spool / run_id / str(time.monotonic_ns()) / source.name
         kept.parent.mkdir(parents=True)
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, kept)
         operation = operation | {"path": str(kept)}
-    with _locked(SPOOL / f"{run_id}.lock"), (SPOOL / f"{run_id}.jsonl").open("a", encoding="utf-8") as stream:
+    with _locked(spool / f"{run_id}.lock"), (spool / f"{run_id}.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(operation) + "\n")
 
 
@@ -327,8 +385,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from flows.engine.lineage import mark_killed
 from flows.engine.sweep.axes import Sweep
 from tasks.core.stage import SCRATCH, git_tags
-from tasks.core.tracking import Tracker, tracking_uri
+from tasks.core.tracking import Tracker, address
 
 SWEEPS = SCRATCH / "compare"
 LOCK = SWEEPS / ".lock"
@@ -61,14 +61,13 @@ class SweepRun:
     def address(self) -> str:
         """Of the variants side by side in MLflow's UI; of this run where fewer than two were begun."""
         found = self._runs()
-        uri = tracking_uri()
-        served = uri if uri.startswith("http") else "make ui, then http://127.0.0.1:5000"
+        alone = address(self._tracker.experiment_id, f"runs/{self.run_id}")
         if len(found) < 2:
-            return f"{served}/#/experiments/{self._tracker.experiment_id}/runs/{self.run_id}"
+            return alone
         runs = [found[one.name] for one in self._sweep.variants if one.name in found]
         experiments = [self._tracker.experiment_id]
         listed = [quote(json.dumps(ids, separators=(",", ":")), safe=",") for ids in (runs, experiments)]
-        return f"{served}/#/compare-runs?runs={listed[0]}&experiments={listed[1]}"
+        return f"{alone.partition('#')[0]}#/compare-runs?runs={listed[0]}&experiments={listed[1]}"
 
     def _note(self, rows: list[dict[str, Any]]) -> str:
         found = self._runs()

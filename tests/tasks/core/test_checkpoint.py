@@ -5,6 +5,7 @@ import torch
 
 from tasks.core import checkpoint
 from tasks.core.checkpoint import Checkpoint
+from tasks.core.errors import InputError
 
 
 def parts(seed):
@@ -92,3 +93,15 @@ def test_removed_on_success(tmp_path):
     saved.save(1, {})
     saved.remove()
     assert not (tmp_path / "key").exists()
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.restore(model=model)
+    checkpoint.save(3, {})
+    whole = checkpoint.file.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"x" * len(whole)):
+        checkpoint.file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"checkpoint.pt is damaged .*remove it"):
+            Checkpoint(tmp_path).restore(model=model)

@@ -158,6 +158,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tiny
     assert tiny.outputs() == whole.outputs()
 
 
+def test_a_nan_before_the_first_checkpoint_promises_none(tiny):
+    done = tiny.run("nan 0")
+    assert one_sentence(done, "loss/square is nan at step 0; no checkpoint was due yet; lower `tiny.learning_rate`")
+    assert not list(tiny.folder.rglob("checkpoint.pt"))
+
+
 @pytest.mark.parametrize(("folder", "output"), [
     ("models", "models/tiny"), ("data", "data/line.json"), ("reports", "reports/tiny"),
 ])  # fmt: skip

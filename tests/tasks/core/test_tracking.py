@@ -176,3 +176,44 @@ def test_stages_that_start_together_make_the_database_once(nursery, tmp_path):
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("realign")
     assert len(client.search_runs([experiment.experiment_id])) == 3
+
+
+@pytest.mark.parametrize("copy", [".dvc/tmp/exps/tmp1", ".scratch/compare/variant"])
+def test_a_copy_that_lives_for_a_while_records_in_the_project(client, tmp_path, monkeypatch, copy):
+    """Queued experiments run in such a folder, and it is deleted with all that it holds."""
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / copy).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / copy)
+    open_run = tracker()
+    open_run.text("kept", "note.txt")
+    open_run.finish("FINISHED")
+    assert client.get_run(open_run.run_id).info.status == "FINISHED"
+    assert (tmp_path / "mlartifacts" / open_run.run_id / "artifacts/note.txt").read_text() == "kept"
+    assert not list((tmp_path / copy).iterdir())
+
+
+def test_a_copied_project_keeps_to_its_own_artifacts(client, tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    earlier = tracker()
+    earlier.text("kept", "note.txt")
+    earlier.finish("FINISHED")
+    copied = tmp_path / "elsewhere, it's here"
+    copied.mkdir()
+    for name in ("mlflow.db", "mlartifacts"):
+        (tmp_path / name).rename(copied / name)
+    monkeypatch.chdir(copied)
+    later = tracker()
+    later.text("new", "note.txt")
+    later.finish("FINISHED")
+    assert tracking.read_text(earlier.run_id, "note.txt") == "kept"
+    assert tracking.read_text(later.run_id, "note.txt") == "new"
+    assert (copied / "mlartifacts" / later.run_id / "artifacts/note.txt").exists()
+    assert not (tmp_path / "mlartifacts").exists()
+
+
+def test_a_damaged_database_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_text("no database at all" * 100)
+    with pytest.raises(InputError, match=r"mlflow.db cannot be used as MLflow's database .*move it away"):
+        connect()

@@ -1,0 +1,28 @@
+"""Inputs that change while a stage runs: neither dvc.lock nor the run cache says that the old outputs belong to the new."""
+
+import subprocess
+import sys
+
+from tests.flows.servers import wait_until
+from tests.flows.toy import Project
+
+
+def test_params_and_code_changed_mid_run_are_never_recorded(finished: Project) -> None:
+    """work@a is no stage of this project's making: only the flow's look can tell."""
+    lock = (finished.folder / "dvc.lock").read_text()
+    finished.set(work__a__scale=9, work__a__seconds=4.0)
+    process = finished.start("--until", "work@a")
+    begun = len(finished.journal())
+    wait_until(lambda: len(finished.journal()) > begun)
+    finished.set(work__a__scale=14)
+    out, err = process.communicate()
+    assert process.returncode == 1, out
+    assert "params work.a.scale 9 → 14 changed while it ran" in err
+    assert "Traceback" not in out + err
+    assert (finished.folder / "dvc.lock").read_text() == lock
+    finished.set(work__a__seconds=0.0)
+    status = [sys.executable, "-m", "dvc", "status", "work@a"]
+    told = subprocess.run(status, cwd=finished.folder, env=finished.environment, capture_output=True, text=True)
+    assert "modified:           work.a" in told.stdout
+    assert finished.align("--until", "work@a").happened()["work@a"] == "ran"
+    assert (finished.folder / "out/made/a/result.json").read_text() == "14"
