@@ -10,26 +10,31 @@ Of the first sampled completion of each prompt
   score              mean standardised score of the reward model; the proxy, not the goal
   perplexity         of its tokens under the base model: e to their mean negative log-likelihood; text that the corpus could
                      have held stays low
+  entropy            of the model at the sampled tokens, in nats; sampled accuracy rises with less of it, whatever was learned
   length, eos_rate   tokens, share that end by themselves
   distinct_bigrams   different word pairs over all word pairs; low means repetition
 Figures of each policy against the SFT model
-  win_rate           mean over prompts of 1 (policy better), ½ (tie), 0, on greedy completions; better is what `judge` says:
+  win_rate           mean over prompts of 1 (policy better), ½ (tie), 0, on greedy completions; `judge` decides:
                      the verifier's verdict, or the reward model's score; win_rate_low, win_rate_high: 95 % paired bootstrap
                      interval over prompts
-  accuracy_p, sampled_accuracy_p   of no gain in that accuracy: paired sign-flip test over prompts, one-sided
+  accuracy_p, sampled_accuracy_p   one-sided p-value of "no improvement over SFT": paired sign-flip test over prompts
   kl                 KL(π‖π_sft) of a sampled completion, in nats, estimator k1; kl_low, kl_high: 95 % bootstrap interval
                      over prompts
+Controls: what is gained without a reward
+  cool_sft           SFT sampled at temperature 0.7 with the same random numbers: a policy that is only sharper gains as much
+Tables below reports/evaluate: completions; kinds, right answers by kind of problem; matrix, the win rate of each model against
+each, with p-values by Holm's method for all pairs together. All intervals speak of these models and these prompts.
+
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
 data: then every figure is flattered.
 
 reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL, for `dvc metrics show`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,20 +43,23 @@ from pydantic import PositiveInt
 from tasks.core import progress, seeds
 from tasks.core.config import Config, flatten, policy_matrix
 from tasks.core.errors import InputError
-from tasks.core.files import Row, read_json, write_json
+from tasks.core.files import read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
+from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
 from tasks.models.compute import ComputeConfig, apply_settings, at_once
-from tasks.models.generate import ROWS_AT_ONCE, greedy, sample
+from tasks.models.generate import ROWS_AT_ONCE, Rollout, greedy, sample
 from tasks.models.language import open_model
 from tasks.models.reward import load_reward_model, standardised_scores
 from tasks.models.text import TaskConfig, decode
-from tasks.rewards.verifier import is_correct
 from tasks.rl.logprobs import completion_logprobs
 from tasks.training.prompts import Prompt, load_prompts
+
+COOL = 0.7  # temperature of the control
 
 
 class EvaluateConfig(Config):
@@ -62,22 +70,8 @@ class EvaluateConfig(Config):
     num_prompts: PositiveInt
     num_beams: PositiveInt
     samples_per_prompt: PositiveInt  # at temperature 1
-    judge: Literal["verifier", "reward_model"]
+    judge: Judge
     bootstrap_samples: PositiveInt
-
-
-@dataclass
-class Answers:
-    """What one model wrote, one entry per prompt. All but `sampled` is of the greedy, or of the first sampled completion."""
-
-    greedy: list[str]
-    sampled: list[list[str]]
-    greedy_scores: list[float]
-    sampled_scores: list[float]
-    kl: list[float]
-    base_nll: list[float]  # of the whole completion under the base model, in nats
-    lengths: list[int]
-    finished: list[bool]
 
 
 def evaluate(config: EvaluateConfig, stage: Stage) -> None:
@@ -108,15 +102,22 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     metrics: dict[str, Any] = {
         "contaminated": int(any(verdict["contaminated"] for verdict in verdicts)),
         "sft": figures["sft"],
+        "control": {"cool_sft": cool_sft(prompts, config, task, stage)},
         **upstream,
         "policy": {},
     }
     for algorithm, seed in policy_matrix():
         metrics["policy"].setdefault(algorithm, {})[str(seed)] = figures[f"policy.{algorithm}.{seed}"]
     stage.record(**{key: value for key, value in flatten(metrics).items() if not key.startswith(tuple(upstream))})
-    rows = rows_of(written, prompts, task.verifier)
-    stage.table("completions", rows[:200])
-    stage.report("reports/evaluate", {"completions": rows})
+    chance = seeds.derive(stage.seed, "bootstrap")
+    tables = {
+        "completions": completion_rows(written, prompts, task.verifier),
+        "kinds": kind_rows(written, prompts, task.verifier, config.bootstrap_samples, chance),
+        "matrix": matrix_rows(written, prompts, config.judge, task.verifier, config.bootstrap_samples, chance),
+    }
+    for name, rows in tables.items():
+        stage.table(name, rows[:200])
+    stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
     write_json(stage.out("reports/metrics.json"), metrics)
 
 
@@ -131,18 +132,13 @@ def answer(
     else:
         best = beam_search(model, tokenizer, ids, task.max_new_tokens, config.num_beams)
     samples_per_prompt = config.samples_per_prompt
-    answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [])
-    prompts_at_once = max(1, at_once(model, ROWS_AT_ONCE) // samples_per_prompt)
-    for begin in range(0, len(prompts), prompts_at_once):
-        asked = ids[begin : begin + prompts_at_once]
-        rollout = sample(
-            model, tokenizer, asked, max_new_tokens=task.max_new_tokens, temperature=1.0,
-            generator=seeds.generator(stage.seed, "test samples", begin), group_size=samples_per_prompt,
-        )  # fmt: skip
+    answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [], [])
+    for begin, rollout in rollouts(model, tokenizer, ids, 1.0, config, task, stage):
+        asked = ids[begin : begin + len(rollout.completions()) // samples_per_prompt]
         texts = [decode(tokenizer, ids) for ids in rollout.completions()]
         answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
         first = rollout.select(slice(None, None, samples_per_prompt)).trimmed()
-        greedy_batch = collate(asked, best[begin : begin + prompts_at_once], tokenizer.pad_token_id, stage.device)
+        greedy_batch = collate(asked, best[begin : begin + len(asked)], tokenizer.pad_token_id, stage.device)
         answers.greedy_scores += standardised_scores(reward_model, greedy_batch, tokenizer).tolist()
         answers.sampled_scores += standardised_scores(reward_model, first, tokenizer).tolist()
         with torch.no_grad():
@@ -150,15 +146,53 @@ def answer(
             base_logprobs = completion_logprobs(base, first) * first.completion_mask
         answers.kl += log_ratio.sum(1).tolist()
         answers.base_nll += (-base_logprobs).sum(1).tolist()
+        answers.entropy += (first.entropy * first.completion_mask).sum(1).tolist()
         answers.lengths += first.lengths.tolist()
         answers.finished += first.finished.tolist()
     return answers
+
+
+def rollouts(
+    model: Any, tokenizer: Any, ids: list[list[int]], temperature: float, config: EvaluateConfig, task: TaskConfig, stage: Stage
+) -> Iterator[tuple[int, Rollout]]:
+    """(place of the first prompt, samples of as many prompts as fit at once)."""
+    prompts_at_once = max(1, at_once(model, ROWS_AT_ONCE) // config.samples_per_prompt)
+    for begin in range(0, len(ids), prompts_at_once):
+        yield begin, sample(
+            model, tokenizer, ids[begin : begin + prompts_at_once], max_new_tokens=task.max_new_tokens, temperature=temperature,
+            generator=seeds.generator(stage.seed, "test samples", begin), group_size=config.samples_per_prompt,
+        )  # fmt: skip
+
+
+def cool_sft(prompts: list[Prompt], config: EvaluateConfig, task: TaskConfig, stage: Stage) -> dict[str, float]:
+    """Sampled accuracy and entropy of the SFT model at a lower temperature; the noise is that of all models."""
+    model, tokenizer = open_model(stage, Path("models/sft"))
+    texts, entropy, tokens = [], 0.0, 0
+    for _, rollout in rollouts(model, tokenizer, [prompt.ids for prompt in prompts], COOL, config, task, stage):
+        texts += [decode(tokenizer, ids) for ids in rollout.completions()]
+        entropy += float((rollout.entropy * rollout.completion_mask).sum())
+        tokens += int(rollout.lengths.sum())
+    size = config.samples_per_prompt
+    by_prompt = [texts[place : place + size] for place in range(0, len(texts), size)]
+    return _rounded(sampled_accuracy(by_prompt, prompts, config, task.verifier, stage.seed) | {"entropy": entropy / tokens})
+
+
+def sampled_accuracy(
+    sampled: list[list[str]], prompts: list[Prompt], config: EvaluateConfig, verifier: str, seed: int
+) -> dict[str, float]:
+    """With its interval; nothing where there are no answers."""
+    shares = [count / config.samples_per_prompt for count in num_right(sampled, prompts, verifier)]
+    if not shares:
+        return {}
+    share, low, high = paired_bootstrap(shares, config.bootstrap_samples, seeds.derive(seed, "bootstrap"))
+    return {"sampled_accuracy": share, "sampled_accuracy_low": low, "sampled_accuracy_high": high}
 
 
 def figures_of(answers: Answers, prompts: list[Prompt], config: EvaluateConfig, verifier: str, seed: int) -> dict[str, float]:
     figures = {
         "score": _mean(answers.sampled_scores),
         "perplexity": float(np.exp(sum(answers.base_nll) / sum(answers.lengths))),
+        "entropy": sum(answers.entropy) / sum(answers.lengths),
         "length": _mean(answers.lengths),
         "eos_rate": _mean(answers.finished),
         "distinct_bigrams": distinct_bigrams([texts[0] for texts in answers.sampled]),
@@ -166,10 +200,7 @@ def figures_of(answers: Answers, prompts: list[Prompt], config: EvaluateConfig, 
     if right := num_right([[text] for text in answers.greedy], prompts, verifier):
         accuracy, low, high = wilson(sum(right), len(right))
         figures |= {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high}
-    if counts := num_right(answers.sampled, prompts, verifier):
-        shares = [count / config.samples_per_prompt for count in counts]
-        share, low, high = paired_bootstrap(shares, config.bootstrap_samples, seeds.derive(seed, "bootstrap"))
-        figures |= {"sampled_accuracy": share, "sampled_accuracy_low": low, "sampled_accuracy_high": high}
+    figures |= sampled_accuracy(answers.sampled, prompts, config, verifier, seed)
     return _rounded(figures)
 
 
@@ -183,8 +214,7 @@ def against(
     if right:
         figures["accuracy_p"] = no_gain([a - b for a, b in zip(right, right_sft, strict=True)])
         figures["sampled_accuracy_p"] = no_gain([a - b for a, b in zip(counts, counts_sft, strict=True)])
-    ours, theirs = (right, right_sft) if config.judge == "verifier" else (policy.greedy_scores, sft.greedy_scores)
-    wins = [0.5 if a == b else float(a > b) for a, b in zip(ours, theirs, strict=True)]
+    wins = [(each + 1) / 2 for each in outcomes(policy, sft, prompts, config.judge, verifier)]
     chance = seeds.derive(seed, "bootstrap")
     win_rate, win_low, win_high = paired_bootstrap(wins, config.bootstrap_samples, chance)
     kl, kl_low, kl_high = paired_bootstrap(policy.kl, config.bootstrap_samples, chance)
@@ -194,40 +224,11 @@ def against(
     })  # fmt: skip
 
 
-def num_right(completions: Sequence[Sequence[str]], prompts: Sequence[Prompt], verifier: str) -> list[int]:
-    """How many completions of each prompt are right; nothing if there is a prompt without an answer."""
-    if any(prompt.answer is None for prompt in prompts):
-        return []
-    pairs = zip(completions, prompts, strict=True)
-    return [sum(bool(is_correct(text, prompt.answer, verifier)) for text in texts) for texts, prompt in pairs]
-
-
 def distinct_bigrams(texts: list[str]) -> float:
     """Different word bigrams over all word bigrams: Li et al. 2016, distinct-2."""
     words = [text.split() for text in texts]
     bigrams = [pair for line in words for pair in pairwise(line)]
     return len(set(bigrams)) / len(bigrams) if bigrams else 0.0
-
-
-def rows_of(written: dict[str, Answers], prompts: list[Prompt], verifier: str) -> list[Row]:
-    """One row per prompt and model, for the report and for reading: the greedy completion, and how many samples are right."""
-    right = {name: num_right(answers.sampled, prompts, verifier) for name, answers in written.items()}
-    rows = []
-    for index, prompt in enumerate(prompts):
-        for name, answers in written.items():
-            text, counts = answers.greedy[index], right[name]
-            rows.append({
-                "model": name,
-                "id": prompt.id,
-                "prompt": prompt.text,
-                "completion": text,
-                "answer": prompt.answer,
-                "correct": is_correct(text, prompt.answer, verifier),
-                "score": round(answers.greedy_scores[index], 4),
-                "samples": len(answers.sampled[index]),
-                "samples_right": counts[index] if counts else None,
-            })  # fmt: skip
-    return rows
 
 
 def _mean(values: list[Any]) -> float:

@@ -1,13 +1,16 @@
 """Evaluation: figures by hand on written answers, and the metrics file that `dvc metrics show` reads."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from tasks.core import seeds
 from tasks.core.config import lookup, read_params
 from tasks.core.files import read_json, read_table, write_json, write_table
-from tasks.evaluation.evaluate import Answers, EvaluateConfig, against, distinct_bigrams, figures_of, rows_of
+from tasks.evaluation.answers import Answers
+from tasks.evaluation.evaluate import EvaluateConfig, against, distinct_bigrams, figures_of
+from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.beam import beam_search
 from tasks.models.generate import sample
 from tasks.models.language import load_policy
@@ -20,12 +23,12 @@ SFT = Answers(
     greedy=["A: 1", "A: 1", "A: 2", "A: 3"],
     sampled=[["A: 1", "A: 2"], ["so A: 2", "A: 1"], ["none", "A: 2"], ["A: 3", "A: 3"]],
     greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[1.0, 2.0, 3.0, 4.0], kl=[0.0] * 4, base_nll=[4.0, 4.0, 2.0, 1.0],
-    lengths=[3, 4, 1, 3], finished=[True, True, False, True],
+    entropy=[1.0, 2.0, 2.0, 0.5], lengths=[3, 4, 1, 3], finished=[True, True, False, True],
 )  # fmt: skip
 POLICY = Answers(
     greedy=["A: 1", "A: 2", "A: 1", "A: 4"], sampled=[["A: 1", "A: 1"], ["A: 2", "A: 2"], ["A: 1", "A: 1"], ["A: 4", "A: 3"]],
     greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[1.0] * 4, kl=[0.5, 1.5, 1.0, 1.0], base_nll=[3.0] * 4,
-    lengths=[3] * 4, finished=[True] * 4,
+    entropy=[0.3] * 4, lengths=[3] * 4, finished=[True] * 4,
 )  # fmt: skip
 
 
@@ -39,6 +42,7 @@ def test_figures_of_a_model_by_hand():
     assert figures["sampled_accuracy"] == 0.5  # of two samples 1, 1, 0 and 2 are right
     assert 0 < figures["sampled_accuracy_low"] < 0.5 < figures["sampled_accuracy_high"] < 1
     assert figures["perplexity"] == pytest.approx(math.exp(11 / 11))  # 11 nats, 11 tokens
+    assert figures["entropy"] == 0.5  # 5.5 nats, 11 tokens
     assert figures["accuracy_low"] < 0.5 < figures["accuracy_high"]
     assert (figures["score"], figures["length"], figures["eos_rate"]) == (2.5, 2.75, 0.75)
     assert figures["distinct_bigrams"] == 1.0
@@ -82,17 +86,44 @@ def test_distinct_bigrams(texts, share):
 
 
 def test_rows_to_read():
-    rows = rows_of({"sft": SFT, "policy.ppo.0": POLICY}, PROMPTS, "number")
+    rows = completion_rows({"sft": SFT, "policy.ppo.0": POLICY}, PROMPTS, "number")
     assert [row["model"] for row in rows[:2]] == ["sft", "policy.ppo.0"]
     assert [row["correct"] for row in rows if row["model"] == "policy.ppo.0"] == [True, True, True, False]
     assert [(row["samples_right"], row["samples"]) for row in rows if row["model"] == "sft"] == [(1, 2), (1, 2), (0, 2), (2, 2)]
     assert len(rows) == 8
 
 
+def test_right_answers_by_kind_of_problem():
+    kinds = ["one", "two", "one", "two"]
+    prompts = [replace(prompt, kind=kind) for prompt, kind in zip(PROMPTS, kinds, strict=True)]
+    rows = kind_rows({"sft": SFT, "policy.ppo.0": POLICY}, prompts, "number", 200, seed=0)
+    found = {(row["model"], row["kind"]): (row["accuracy"], row["sampled_accuracy"], row["prompts"]) for row in rows}
+    assert found == {
+        ("sft", "one"): (0.5, 0.25, 2), ("sft", "two"): (0.5, 0.75, 2),
+        ("policy.ppo.0", "one"): (1.0, 1.0, 2), ("policy.ppo.0", "two"): (0.5, 0.75, 2),
+    }  # fmt: skip
+    assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
+    assert kind_rows({"sft": SFT}, PROMPTS, "number", 200, seed=0) == []  # whose data names no kinds
+
+
+def test_each_model_against_each():
+    """SFT against the policy: tie, loss, loss, win. Its copy is even with it. Holm multiplies the smallest p by three."""
+    models = {"sft": SFT, "policy.ppo.0": POLICY, "policy.copy.0": SFT}
+    rows = matrix_rows(models, PROMPTS, "verifier", "number", 200, seed=0)
+    assert [(row["model"], row["against"], row["win_rate"]) for row in rows] == [
+        ("sft", "policy.ppo.0", 0.375), ("sft", "policy.copy.0", 0.5), ("policy.ppo.0", "policy.copy.0", 0.625),
+    ]  # fmt: skip
+    assert [(row["p"], row["p_holm"]) for row in rows] == [(1.0, 1.0)] * 3
+    sure = Answers(**(vars(POLICY) | {"greedy_scores": [1.0] * 4}))
+    rows = matrix_rows({"sft": SFT, "sure": sure, "copy": SFT}, PROMPTS, "reward_model", "number", 200, seed=0)
+    assert [(row["win_rate"], row["p"], row["p_holm"]) for row in rows] == [(0, 0.125, 0.375), (0.5, 1, 1), (1, 0.125, 0.375)]
+
+
 def test_the_metrics_file_of_the_project(project):
     metrics = read_json(project.folder / "reports/metrics.json")
-    assert metrics.keys() == {"contaminated", "sft", "reward_model", "prompt_oirl", "policy"}
+    assert metrics.keys() == {"contaminated", "sft", "control", "reward_model", "prompt_oirl", "policy"}
     assert metrics["contaminated"] == 0
+    assert metrics["control"]["cool_sft"]["entropy"] < metrics["sft"]["entropy"]
     assert metrics["reward_model"] == project.receipt("reward_model")["metrics"]
     assert metrics["prompt_oirl"] == project.receipt("prompt_oirl")["metrics"]
     assert metrics["policy"].keys() == set(ALGORITHMS)
