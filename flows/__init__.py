@@ -5,8 +5,16 @@ console but what the flow itself prints, and a home inside the project. Whatever
 """
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+from tasks.core.errors import InputError, check_system
+
+try:
+    check_system()
+except InputError as error:
+    sys.exit(str(error))
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "true")
