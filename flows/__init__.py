@@ -6,10 +6,17 @@ has set stays.
 """
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from flows.engine.key import find_key
+from tasks.core.errors import InputError, check_system
+
+try:
+    check_system()
+except InputError as error:
+    sys.exit(str(error))
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "true")

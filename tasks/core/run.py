@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 
 from tasks.core.config import RuntimeConfig
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, check_system
 from tasks.core.stage import AnyConfig, Stage
 
 
@@ -39,6 +39,7 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
     stage = None
     status, code = "FAILED", 1
     try:
+        check_system()
         config, runtime = config_class.load(), RuntimeConfig.load()
         stage = Stage(name, config, runtime, seed)
         _settle(runtime)
