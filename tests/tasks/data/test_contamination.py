@@ -3,6 +3,7 @@
 import random
 
 from tasks.data.contamination import FLOOR, HeldOut, N
+from tasks.data.evidence import overlap
 from tasks.data.splits import words
 
 QUERY = "Tom has 12 apples in a basket. Ann gives Tom 3 more apples, and then Tom eats 2 of them. How many apples has Tom now?"
@@ -50,6 +51,12 @@ def test_the_index_finds_what_comparing_everything_finds() -> None:
         hits += len(expected)
         assert held_out.near(text) == expected
     assert hits > 100
+
+
+def test_the_nearest_text_is_named_not_the_last() -> None:
+    prompts = [{"id": "q", "split": "test", "query": QUERY}]
+    [found] = overlap(prompts, "corpus", [f"Question: {QUERY}", QUERY.replace("3 more apples", "3 more red apples")])
+    assert (found["near"], found["near_where"]) == (1.0, "100% in corpus row 0")
 
 
 def share(query: str, text: str) -> float:

@@ -76,6 +76,13 @@ def test_figures_by_hand():
     assert found["auc"] == pytest.approx((2 * 1 + 1.5 + 1) / (4 * 2))  # right: .4 twice, .8, .6; wrong: .8, .3
 
 
+def test_the_oracle_counts_a_query_as_often_as_it_was_asked():
+    """The query that no prompt gets right was asked twice, the other once."""
+    table = Answers(["a", "b"], PROMPTS, np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[2.0, 2.0], [1.0, 1.0]]))
+    found = figures(np.full((2, 2), 0.6), table, np.array([0, 0]), seed=0)
+    assert found["oracle_success"] == pytest.approx(1 / 3)
+
+
 def test_the_bootstrap_keeps_the_calls_of_a_question_together():
     assert weighted_bootstrap(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]), 0) == (0.5, 0.5)
 
