@@ -82,7 +82,8 @@ def start(services: list[Service]) -> None:
         services.append(Service(f"worker-{pool}", "flows.worker", pool, **says))
     print(
         f"""\
-Prefect   http://{HOST}:{prefect}   (it asks for what {key_file(prefect)} holds; this checkout finds it there)
+Prefect   http://{HOST}:{prefect}
+key       {key_file(prefect)}: the page of Prefect asks for what it holds; this checkout finds it there
 MLflow    http://{HOST}:{mlflow}
 workers   {" ".join(service.name for service in services[2:])}
 logs      {" ".join(str(service.log) for service in services)}
