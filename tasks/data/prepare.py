@@ -5,7 +5,7 @@ text to a model are left out and counted, the rest is for the gate.
 """
 
 from collections import Counter
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
@@ -18,9 +18,13 @@ from tasks.data.arithmetic import BOOK
 from tasks.data.lengths import fit
 from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets
 from tasks.data.tables import COLUMNS, NUMBERS, Tables, add_prompts, collected, generated, training_text, whole_rankings
+from tasks.models.chat import adopt_template
 from tasks.models.external import pinned
 from tasks.models.text import TaskConfig, tell_apart
 from tasks.models.tokenizer import load_tokenizer, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class PrepareDataConfig(Config):
@@ -33,6 +37,8 @@ class PrepareDataConfig(Config):
     too_long: Literal["fail", "drop"]
     tokenizer: str | None
     tokenizer_revision: str | None
+    chat: bool
+    template_options: dict[str, Any] | None
     vocab_size: PositiveInt
 
 
@@ -46,13 +52,15 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
         source = pinned(config.tokenizer, config.tokenizer_revision, config.namespace, "tokenizer")
         tokenizer = load_tokenizer(source, config.tokenizer_revision)
 
-    data_sets = read_sets(sources, path, tokenizer)
+    data_sets = read_sets(sources, path)
+    if config.chat or config.template_options or any(example.turns for each in data_sets for example in each.examples):
+        tokenizer = chatting(tokenizer, config)
     if sources.generate:
         stage.dep(BOOK.as_posix())
         tables = generated(sources.generate, instructions, stage.runtime.seed, config.max_rows)
     else:
         tables = collected(data_sets, instructions.default, config.max_rows)
-    add_prompts(tables, instructions, task.prompt_format)
+    add_prompts(tables, instructions, task.prompt_format, tokenizer, config.chat)
     if tokenizer is None:
         tokenizer = train_tokenizer(training_text(tables), config.vocab_size)
     fitting = {table: fit(table, rows, tokenizer, task, config.too_long) for table, rows in tables.items()}
@@ -76,6 +84,17 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     write_json(stage.out("data/prepared/instructions.json"), {"default": instructions.default, "instructions": texts})
     tokenizer.save_pretrained(stage.out("models/tokenizer"))
     stage.report("reports/prepare_data")
+
+
+def chatting(tokenizer: "PreTrainedTokenizerBase | None", config: PrepareDataConfig) -> "PreTrainedTokenizerBase | None":
+    """The tokenizer as its chat template wants it. Messages can do without a template, if nobody asked for one."""
+    if tokenizer is not None and (tokenizer.chat_template or config.chat or config.template_options):
+        adopt_template(tokenizer, config.template_options)
+    elif config.chat or config.template_options:
+        raise InputError(
+            "prepare_data.chat: a tokenizer trained here has no chat template; name one in `prepare_data.tokenizer`"
+        )
+    return tokenizer
 
 
 def refuse_empty(tables: Tables, sources: str) -> None:

@@ -4,7 +4,7 @@ A file is pinned by its sha256 (tasks/data/pinned.py), a hub data set by the com
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, TypeAlias
+from typing import Annotated, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -15,9 +15,6 @@ from tasks.data.formats import Example, FieldName, answer_after, read_examples
 from tasks.data.generate import GenerateConfig
 from tasks.data.pinned import pinned_file, read_rows
 from tasks.data.splits import TEST_SHARE
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Table: TypeAlias = Literal["corpus", "demonstrations", "prompts", "preferences", "feedback"]
 
@@ -36,7 +33,8 @@ class DataSet(Config):
     test_share: Annotated[float, Field(ge=0, le=0.9)] = TEST_SHARE  # by hash; a further twentieth is validation
     columns: dict[FieldName, str] = Field(default_factory=dict)
     answer_after: str | None = None  # the reference is what follows this in the answer
-    drop_empty: bool = False  # leave out, and count, rows without a text where one belongs
+    drop_empty: bool = False  # leave out, and count, examples without a text or a value where one belongs
+    ignore: list[str] = Field(default_factory=list)  # columns to read as if they were not there
 
     @property
     def origin(self) -> tuple[str, str]:
@@ -91,7 +89,7 @@ class LoadedSet(NamedTuple):
     without_text: int
 
 
-def read_sets(config: SourcesConfig, path: Path, tokenizer: "PreTrainedTokenizerBase | None") -> list[LoadedSet]:
+def read_sets(config: SourcesConfig, path: Path) -> list[LoadedSet]:
     """Every data set of the sources file at `path`. Raises InputError for what is missing, changed or not as described."""
     loaded = []
     for name, data_set in (config.sets or {}).items():
@@ -101,8 +99,7 @@ def read_sets(config: SourcesConfig, path: Path, tokenizer: "PreTrainedTokenizer
         else:
             file = pinned_file(data_set.file or "", data_set.sha256, where)
             origin, rows = str(file), read_rows(file)
-        examples = read_examples(rows, origin, name, data_set.columns, tokenizer, data_set.drop_empty)
-        without_text = len(rows) - len(examples)
+        examples, without_text = read_examples(rows, origin, name, data_set.columns, data_set.drop_empty, data_set.ignore)
         if data_set.answer_after:
             examples = [answer_after(example, data_set.answer_after, origin) for example in examples]
         loaded.append(LoadedSet(data_set, examples, without_text))

@@ -2,15 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
+from tasks.data.dialogues import question_of, read_transcript, transcript
 from tasks.data.formats import Example, FeedbackKind
 from tasks.data.generate import GenerateConfig, Generator
 from tasks.data.sources import InstructionsConfig, LoadedSet, Table
 from tasks.data.splits import Split, split_of
+from tasks.models.chat import instructed, write_prompt
 from tasks.models.text import render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Tables: TypeAlias = dict[Table, list[Row]]
 
@@ -52,11 +57,29 @@ def collected(data_sets: Iterable[LoadedSet], instruction: str, max_rows: int | 
     return first | {"feedback": whole_rankings(first["feedback"], tables["feedback"])}
 
 
-def add_prompts(tables: Tables, instructions: InstructionsConfig, prompt_format: str) -> None:
-    """Every query with its instruction, the default one where a row names none."""
+def add_prompts(
+    tables: Tables,
+    instructions: InstructionsConfig,
+    prompt_format: str,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    chat: bool,
+) -> None:
+    """Every query with its instruction, the default one where a row names none.
+
+    A tokenizer with a chat template renders messages, and every query if `chat`; without one they become a transcript.
+    """
     for row in (row for table in ("demonstrations", "prompts", "preferences", "feedback") for row in tables[table]):
         instruction = instructions.texts[row.get("instruction_id", instructions.default)]
-        row["prompt"] = render(row["query"], instruction, prompt_format)
+        turns = row.get("turns")
+        if chat and not turns:
+            turns = read_transcript(row["query"]) or [{"role": "user", "content": row["query"]}]
+        if not turns or tokenizer is None or not tokenizer.chat_template:
+            row["prompt"] = render(transcript(turns) if turns else row["query"], instruction, prompt_format)
+            continue
+        try:
+            row["prompt"] = write_prompt(tokenizer, instructed(turns, instruction, prompt_format), row.get("tools"))
+        except InputError as error:
+            raise InputError(f"{row.get('where') or row['id']}: {error}") from None
 
 
 def training_text(tables: Tables) -> list[str]:
@@ -73,28 +96,40 @@ def at_most(counts: dict[str, int], limit: int | None) -> dict[str, int]:
 
 
 def _side(example: Example, data_set: LoadedSet) -> Split:
-    """Running text asks nothing that could be held out."""
-    given = data_set.config.split
-    return split_of(example.query, given, data_set.config.test_share) if example.query else given or "train"
+    """By the first question of the user, in whatever shape it stands. Running text asks nothing that could be held out."""
+    given, question = data_set.config.split, question_of(example.query, example.turns)
+    return split_of(question, given, data_set.config.test_share) if question else given or "train"
 
 
 def _row(table: Table, example: Example, split: Split) -> Row | None:
     """The example as a row of this table; None if it is held out and the table is for training only."""
+    asked = {"turns": example.turns, "tools": example.tools, "where": example.where}
     match table:
         case "corpus":
-            text = example.text or f"{example.query}\n{_need(example, 'completion', table)}"
-            return {"text": text} if split == "train" else None
+            text = (
+                example.text or f"{transcript(example.turns) if example.turns else example.query}\n{_imitated(example, table)}"
+            )
+            return {"text": text} if split == "train" and not example.goes_on else None  # a dialogue stands there once
         case "demonstrations":
-            row = {"id": example.id, "query": _need(example, "query", table), "completion": _need(example, "completion", table)}
-            return row if split == "train" else None
+            row = {"id": example.id, "query": _need(example, "query", table), "completion": _imitated(example, table)}
+            return row | asked if split == "train" else None
         case "prompts":
             known = {"answer": example.answer, "solution": example.completion, "mistake": None, "kind": example.kind}
-            return {"id": example.id, "query": _need(example, "query", table), **known, "split": split}
+            return {"id": example.id, "query": _need(example, "query", table), **known, "split": split} | asked
         case "preferences":
             pair = {field: _need(example, field, table) for field in ("query", "chosen", "rejected")}
-            return {"id": example.id, **pair, "split": "train" if split == "train" else "test"}
+            return {"id": example.id, **pair, "split": "train" if split == "train" else "test"} | asked
         case "feedback":
             raise ValueError("one example may be several rows of this table: see `judged`")
+
+
+def _imitated(example: Example, table: Table) -> str:
+    if example.label is not None:
+        raise InputError(
+            f"{example.where or example.id}: table {table} would imitate a completion whatever its label; "
+            "name the table feedback, or set `ignore: [label]` for this set"
+        )
+    return _need(example, "completion", table)
 
 
 def whole_rankings(kept: list[Row], rows: list[Row]) -> list[Row]:
@@ -107,17 +142,20 @@ def judged(data_set: LoadedSet) -> list[Row]:
     """One row per judged completion. Those of one example share its id; where each has a row of its own, those of one query and
     one annotator were judged together, and share the id of the first."""
     rows: list[Row] = []
-    questions: dict[tuple[str, str, str], str] = {}
+    questions: dict[tuple[str, ...], str] = {}
     for example in data_set.examples:
         kind, said = _said(example)
         annotator = example.annotator or "unnamed"
-        together = questions.setdefault((example.query, annotator, kind), example.id)
+        together = questions.setdefault((example.query, repr(example.turns), annotator, kind), example.id)
         question = {
             "id": example.id if example.judged else together,
             "query": _need(example, "query", "feedback"),
             "kind": kind,
             "annotator": annotator,
             "split": "train" if _side(example, data_set) == "train" else "test",
+            "turns": example.turns,
+            "tools": example.tools,
+            "where": example.where,
         }
         rows += [question | {"completion": text, "value": _number(example, kind, value)} for text, value in said]
     return rows
@@ -131,7 +169,9 @@ def _said(example: Example) -> tuple[FeedbackKind, tuple[tuple[str, Any], ...]]:
     for kind, value in columns.items():
         if value is not None:
             return kind, ((_need(example, "completion", "feedback"), value),)
-    raise InputError(f"{example.id}: table feedback needs a rank, a rating or a label; name its column in `columns`")
+    raise InputError(
+        f"{example.where or example.id}: table feedback needs a rank, a rating or a label; name its column in `columns`"
+    )
 
 
 def _number(example: Example, kind: FeedbackKind, value: Any) -> float:
@@ -140,13 +180,17 @@ def _number(example: Example, kind: FeedbackKind, value: Any) -> float:
     try:
         return float({"true": 1, "false": 0}.get(word, word) if kind == "thumbs" else word)
     except ValueError:
-        raise InputError(f"{example.id}: {kind} {value!r:.40} is not a number") from None
+        raise InputError(
+            f"{example.where or example.id}: {kind} {value!r:.40} is not a number; correct the row or take it out of the file"
+        ) from None
 
 
 def _need(example: Example, field: str, table: Table) -> str:
     value = getattr(example, field)
     if not value:
-        raise InputError(f"{example.id}: table {table} needs a {field}; name its column in `columns` of the sources file")
+        raise InputError(
+            f"{example.where or example.id}: table {table} needs a {field}; name its column in `columns` of the sources file"
+        )
     return str(value)
 
 

@@ -2,8 +2,9 @@
 
     <bos> prompt … completion … <eos>
 
-A prompt is a query and an instruction in the format of `task.prompt_format`; a completion is what the model writes. The two are
-encoded apart: the border between them is then the same whether the completion is known or still to be sampled.
+A prompt is a query and an instruction in the format of `task.prompt_format`, or messages in the tokenizer's chat template
+(tasks/models/chat.py); a completion is what the model writes. The two are encoded apart: the border between them is then the
+same whether the completion is known or still to be sampled.
 """
 
 import re
@@ -19,6 +20,9 @@ from tasks.core.files import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+MARK = "\ufdd0"  # a code point that no text may hold: before a prompt of a chat template, and inside what only spells a token
 
 
 class TaskConfig(Config):
@@ -49,13 +53,16 @@ def render(query: str, instruction: str, prompt_format: str) -> str:
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
-    """Token ids with exactly one bos in front, if the tokenizer has one.
+    """Token ids with exactly one bos in front, if the tokenizer has one; a prompt of a chat template begins as that wrote it.
 
-    Only a chat template writes control tokens into a prompt; anyone else's "</s>" is five harmless characters.
+    Only a chat template writes control tokens into a prompt; anyone else's "</s>" is four harmless characters.
     """
-    ids = _encode(tokenizer, prompts, plain=not tokenizer.chat_template)
-    bos = tokenizer.bos_token_id
-    return ids if bos is None else [row if row[:1] == [bos] else [bos, *row] for row in ids]
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    plain = iter(_encode(tokenizer, [prompt for prompt in prompts if not prompt.startswith(MARK)], plain=True))
+    return [
+        _encode_templated(tokenizer, prompt[len(MARK) :]) if prompt.startswith(MARK) else bos + next(plain)
+        for prompt in prompts
+    ]
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> list[int]:
@@ -98,6 +105,14 @@ def tell_apart(tokenizer: "PreTrainedTokenizerBase", pairs: Sequence[Row], limit
 def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     """The text of these tokens, special tokens left out and nothing tidied up."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _encode_templated(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Cut at every MARK, so that what it broke is no control token. A piece stands behind a control token while it is
+    encoded, as a tokenizer may write the beginning of a text in another way than its middle."""
+    first, *others = text.split(MARK)
+    ids, *rest = _encode(tokenizer, [first, *(str(tokenizer.eos_token) + piece for piece in others)], plain=False)
+    return [*ids, *(token for row in rest for token in row[1:])]
 
 
 def _encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], plain: bool) -> list[list[int]]:

@@ -69,11 +69,16 @@ def load_tokenizer(source: str | Path, revision: str | None = None) -> "PreTrain
         ) from None
     if tokenizer.eos_token_id is None:
         raise InputError(f"tokenizer {name} has no end-of-text token; a model could not learn to stop")
-    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        spare = tokenizer.unk_token if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else PAD
-        tokenizer.add_special_tokens({"pad_token": spare})  # a new token, unless the vocabulary has it
+    pad_apart(tokenizer)
     tokenizer.init_kwargs.pop("local_files_only", None)  # would be saved, and tell apart folders made online and offline
     return tokenizer
+
+
+def pad_apart(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """A pad token that is not end-of-text: a new one, unless the vocabulary has it."""
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        spare = tokenizer.unk_token if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else PAD
+        tokenizer.add_special_tokens({"pad_token": spare})
 
 
 def _from_folder(folder: Path) -> "PreTrainedTokenizerBase":

@@ -6,16 +6,12 @@ import pytest
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
+from tasks.data.dialogues import question_of
 from tasks.data.formats import Example, answer_after, fill, read_examples
-from tasks.models.tokenizer import train_tokenizer
-
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 def read(*rows: Row, templates: Any = None, **options: Any) -> list[Example]:
-    return read_examples(list(rows), "file.jsonl", "set", templates or {}, options.pop("tokenizer", None), **options)
+    return read_examples(list(rows), "file.jsonl", "set", templates or {}, **options)[0]
 
 
 def refused(*rows: Row, **options: Any) -> str:
@@ -42,18 +38,43 @@ def test_dialogues_part_at_the_last_shared_answer() -> None:
     assert example == Example("set-0", query=shared, chosen="It is 4.", rejected="It is 5.")
 
 
-def test_messages_as_a_plain_dialogue_and_by_chat_template() -> None:
-    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "2+2?"), ("assistant", "4")]
-    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    [plain] = read(row)
-    assert plain.query == "\n\nSystem: Be brief.\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: 2+2?\n\nAssistant:"
-    assert plain.completion == "4"
-    tokenizer = train_tokenizer(["Hi"], 260)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    [templated] = read(row, tokenizer=tokenizer)
-    assert templated.query == "<system>Be brief.<user>Hi<assistant>Hello<user>2+2?<assistant>"
-    tokenizer.chat_template = "{{ raise_exception('no system role') }}"
-    assert "chat template does not take these messages (no system role)" in refused(row, tokenizer=tokenizer)
+def test_every_answer_of_a_dialogue_is_an_example() -> None:
+    said = [{"from": who, "value": text} for who, text in (("human", "Hi"), ("gpt", "Hello"), ("human", "2+2?"), ("gpt", "4"))]
+    [first, last] = read({"conversations": said, "system": "Be brief."})
+    assert (first.id, first.query, first.completion, first.goes_on) == ("set-0.0", "Hi", "Hello", True)
+    assert (last.id, last.completion, last.turns[0]["content"]) == ("set-0.1", "4", "Be brief.")
+    assert question_of(first.query, first.turns) == question_of(last.query, last.turns) == question_of("Hi", ())
+
+
+USER, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", "2+2?"), ("assistant", "4"), ("assistant", "5")))
+PAIRS: list[Row] = [
+    {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+    {"prompt": "2+2?", "chosen": [USER, GOOD], "rejected": [USER, BAD], "messages": [USER, GOOD], "score_chosen": 8.0},
+]
+
+
+@pytest.mark.parametrize("row", PAIRS)
+def test_pairs_of_messages(row: Row) -> None:
+    assert read(row) == [Example("set-0", query="2+2?", chosen="4", rejected="5", turns=(USER,))]
+
+
+def test_a_system_and_a_history_stand_before_the_question() -> None:
+    row: Row = {"instruction": "2+2?", "output": "4", "system": "Be brief.", "history": [["Hi", "Hello"]]}
+    assert [turn["content"] for turn in read(row)[0].turns] == ["Be brief.", "Hi", "Hello", "2+2?"]
+    [orca] = read({"system": "Be brief.", "question": "2+2?", "chosen": "4", "rejected": "5"})
+    assert orca.turns[1:] == (USER,)
+
+
+def test_what_changes_the_meaning_or_is_no_text_is_refused() -> None:
+    row: Row = {"prompt": "a", "completion": "b", "weight": 2.0}
+    assert "`ignore: [weight]`" in refused(row)
+    assert read(row, ignore=["weight"])[0].completion == "b"
+    assert "found a list" in refused({"conversations": [{}]}, templates={"query": "{conversations}"})
+    assert "holds U+D83D at character 1" in refused({"prompt": "a", "completion": "b\ud83d"})
+    assert "holds `tool_calls`" in refused({"messages": [USER, GOOD | {"tool_calls": [{"name": "x"}]}]})
+    assert "the query is empty" in refused({"prompt": "\u200b\u200b", "completion": "b"})
+    assert "('N/A') is empty" in refused({"instruction": "a", "completions": [{"response": "b", "overall_score": "N/A"}]})
 
 
 def test_alpaca_with_and_without_input() -> None:
@@ -151,7 +172,7 @@ def test_wrong_types_and_roles() -> None:
     assert "must be a list of {role, content}" in refused({"messages": "hi"})
     user, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}
     assert "unknown role 'asistant'; did you mean `assistant`?" in refused({"messages": [user, answer | {"role": "asistant"}]})
-    for turns in ([], [user], [answer], [user, answer, user], [answer, answer]):
+    for turns in ([user], [answer], [user, answer, user]):
         assert "must end with a turn of the user and the assistant's answer" in refused({"messages": turns})
     assert "no column `content`" in refused({"messages": [{"role": "user"}, answer]})
 

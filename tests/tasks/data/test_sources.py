@@ -23,7 +23,7 @@ def sources(folder: Path, *lines: str) -> Path:
 
 def refused(path: Path) -> str:
     with pytest.raises(InputError) as error:
-        read_sets(SourcesConfig.load(path), path, None)
+        read_sets(SourcesConfig.load(path), path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -49,7 +49,7 @@ def test_a_pinned_file_is_read(suffix: str, jsonl: Path, tmp_path: Path) -> None
     if suffix == "parquet":
         write_table(file, [ROW])
     path = sources(tmp_path, f"file: {file}", f"sha256: {sha256(file)}")
-    [loaded] = read_sets(SourcesConfig.load(path), path, None)
+    [loaded] = read_sets(SourcesConfig.load(path), path)
     assert [(example.id, example.query, example.completion) for example in loaded.examples] == [("mine-0", "2+2?", "4")]
 
 
@@ -63,7 +63,7 @@ def test_a_variable_in_the_path(jsonl: Path, tmp_path: Path, monkeypatch: pytest
     path = sources(tmp_path, "file: ${SOME_FOLDER}/rows.jsonl", f"sha256: {sha256(jsonl)}")
     assert refused(path).endswith("sources.sets.mine: $SOME_FOLDER is not set; set it with `export SOME_FOLDER=<folder>`")
     monkeypatch.setenv("SOME_FOLDER", str(tmp_path))
-    assert len(read_sets(SourcesConfig.load(path), path, None)[0].examples) == 1
+    assert len(read_sets(SourcesConfig.load(path), path)[0].examples) == 1
 
 
 def test_missing_broken_and_unknown_files(jsonl: Path, tmp_path: Path) -> None:

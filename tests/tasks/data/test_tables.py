@@ -44,7 +44,7 @@ def test_a_test_file_trains_nothing() -> None:
 
 def test_prompts_are_written_with_their_instruction() -> None:
     tables = collected([load()], "long", None)
-    add_prompts(tables, INSTRUCTIONS, "{query}\n{instruction}\n")
+    add_prompts(tables, INSTRUCTIONS, "{query}\n{instruction}\n", None, False)
     assert tables["demonstrations"][0]["prompt"].endswith("?\nBe long.\n")
     assert tables["prompts"][0]["prompt"].endswith("?\nBe brief.\n")
     assert all(set(COLUMNS[table]) <= set(rows[0]) for table, rows in tables.items() if rows)

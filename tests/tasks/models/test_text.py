@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from tasks.models.chat import write_prompt
 from tasks.models.text import TaskConfig, decode, encode_completion, encode_completions, encode_prompt, encode_prompts, render
 from tasks.models.tokenizer import train_tokenizer
 
@@ -36,11 +37,11 @@ def test_control_tokens_in_plain_text_are_text() -> None:
     assert encode_completion(TOKENIZER, "a</s>b").count(EOS) == 1
 
 
-def test_a_chat_template_that_writes_bos_is_not_doubled() -> None:
+def test_a_chat_template_writes_its_own_bos_and_nobody_else_does() -> None:
     chat = train_tokenizer(["Tom"], 300)
     chat.chat_template = "{{ bos_token }}{{ messages[0].content }}"
-    prompt = chat.apply_chat_template([{"role": "user", "content": "Tom"}], tokenize=False)
-    assert encode_prompt(chat, prompt).count(BOS) == 1
+    assert encode_prompt(chat, write_prompt(chat, [{"role": "user", "content": "Tom <s>"}])).count(BOS) == 1
+    assert encode_prompt(chat, "Tom <s>").count(BOS) == 1
 
 
 def test_without_bos_nothing_is_put_in_front() -> None:
