@@ -24,11 +24,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run the stage that writes it, or `dvc pull`") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+        lines = "; a file with one object a line is called .jsonl" if error.msg == "Extra data" else ""
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}){lines}") from None
 
 
 def write_table(path: Path, rows: list[Row], columns: Sequence[str] | None = None, numbers: Sequence[str] = ()) -> None:
@@ -52,8 +55,8 @@ def read_table(path: Path) -> list[Row]:
         return pyarrow.parquet.read_table(path).to_pylist()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run the stage that writes it, or `dvc pull`") from None
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable parquet file ({error})") from None
+    except (pyarrow.ArrowInvalid, OSError) as error:  # a damaged page is found after the footer was read: an OSError
+        raise InputError(f"{path}: not a readable parquet file ({error}); fetch it again") from None
 
 
 def read_jsonl(path: Path) -> list[Row]:

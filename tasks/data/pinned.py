@@ -6,6 +6,8 @@ one tells the value to write.
 
 import csv
 import hashlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.core.errors import InputError
@@ -43,11 +45,13 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def _read_csv(file: Path) -> list[Row]:
-    """Every value is text. A line with more or fewer values than the header would shift its columns: refused."""
+    """Every value is text, however long. A line with more or fewer values than the header would shift its columns: refused."""
+    csv.field_size_limit(sys.maxsize)
     with file.open(encoding="utf-8-sig", newline="") as stream:
         lines = csv.DictReader(stream, restkey="", restval=None, strict=True)
         rows = []
         try:
+            _refuse_separator(file, lines.fieldnames or [])
             for row in lines:
                 if "" in row or None in row.values():
                     header = ", ".join(lines.fieldnames or [])
@@ -58,3 +62,10 @@ def _read_csv(file: Path) -> list[Row]:
         except csv.Error as error:
             raise InputError(f"{file}:{lines.line_num}: not valid CSV ({error})") from None
     return rows
+
+
+def _refuse_separator(file: Path, header: Sequence[str]) -> None:
+    """Spreadsheets of many countries write semicolons: the header is then one name that holds them."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and separator in header[0]:
+            raise InputError(f"{file}: its columns are separated by {name}; save it with commas")

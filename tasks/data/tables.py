@@ -74,6 +74,11 @@ def add_prompts(
         if chat and not turns:
             turns = read_transcript(row["query"]) or [{"role": "user", "content": row["query"]}]
         if not turns or tokenizer is None or not tokenizer.chat_template:
+            if row.get("tools"):
+                raise InputError(
+                    f"{row.get('where') or row['id']}: only a chat template writes `tools`; name a tokenizer that has one in "
+                    "prepare_data.tokenizer, or leave the column out with `ignore: [tools]`"
+                )
             row["prompt"] = render(transcript(turns) if turns else row["query"], instruction, prompt_format)
             continue
         try:

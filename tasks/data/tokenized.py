@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.files import Row
-from tasks.models.text import TaskConfig, decode, encode_completions, encode_prompts
+from tasks.models.text import MARK, TaskConfig, decode, encode_completions, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 def measure(rows: Sequence[Row], columns: Sequence[str], tokenizer: "PreTrainedTokenizerBase", task: TaskConfig) -> list[Row]:
     """One row per row: {id, bos, prompt_room} and for each completion column {_room, _words, _ends}, null where it has no text.
 
-    bos: how many the prompt holds; null for a tokenizer without one. …_room: tokens left below the limit of `task`.
+    bos: how many the prompt holds; null for a tokenizer without one, and where a chat template wrote the prompt: it may put one
+    before every turn. …_room: tokens left below the limit of `task`.
     …_text: whether text is left when the ids are decoded. …_ends: whether the last token that carries loss is end-of-text.
     """
     measured: list[Row] = [{"id": row["id"]} for row in rows]
-    for row, ids in zip(measured, encode_prompts(tokenizer, [row["prompt"] for row in rows]), strict=True):
-        row["bos"] = None if tokenizer.bos_token_id is None else ids.count(tokenizer.bos_token_id)
+    prompts = [row["prompt"] for row in rows]
+    for row, prompt, ids in zip(measured, prompts, encode_prompts(tokenizer, prompts), strict=True):
+        free = tokenizer.bos_token_id is None or prompt.startswith(MARK)
+        row["bos"] = None if free else ids.count(tokenizer.bos_token_id)
         row["prompt_room"] = task.max_prompt_tokens - len(ids)
     for column in columns:
         texts = [row[column] for row in rows]

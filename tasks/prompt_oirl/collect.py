@@ -17,9 +17,10 @@ from tasks.core.files import Row, read_json, read_table, write_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import by_length
+from tasks.models.chat import write_query
 from tasks.models.generate import ROWS_AT_ONCE, greedy
 from tasks.models.language import open_model
-from tasks.models.text import TaskConfig, decode, encode_prompts, render
+from tasks.models.text import TaskConfig, decode, encode_prompts
 from tasks.rewards.verifier import is_correct
 
 
@@ -58,7 +59,8 @@ def collect(config: CollectPromptLogConfig, stage: Stage) -> None:
 
     prompts = {
         instruction["id"]: encode_prompts(
-            tokenizer, [render(row["query"], instruction["text"], task.prompt_format) for row in queries]
+            tokenizer,
+            [write_query(tokenizer, row["prompt"], row["query"], instruction["text"], task.prompt_format) for row in queries],
         )
         for instruction in instructions
     }

@@ -37,10 +37,11 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
 from tasks.models.batch import collate
+from tasks.models.chat import write_query
 from tasks.models.generate import greedy, sample
 from tasks.models.language import frozen_copy, open_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
-from tasks.models.text import TaskConfig, decode, encode_completions, encode_prompts, render
+from tasks.models.text import TaskConfig, decode, encode_completions, encode_prompts
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.finetune import PromptReward
 from tasks.prompt_oirl.selector import embed_prompts
@@ -179,7 +180,9 @@ def train(config: ProposePromptsConfig, stage: Stage) -> None:
 
     def right(text: str, rows: list[Row]) -> list[float]:
         """What the real model makes of it: 1 for each query it gets right under this instruction."""
-        ids = encode_prompts(tokenizer, [render(row["query"], text, task.prompt_format) for row in rows])
+        ids = encode_prompts(
+            tokenizer, [write_query(tokenizer, row["prompt"], row["query"], text, task.prompt_format) for row in rows]
+        )
         completions = [decode(tokenizer, row) for row in greedy(answerer, tokenizer, ids, task.max_new_tokens)]
         judged = (is_correct(text, row["answer"], task.verifier) for text, row in zip(completions, rows, strict=True))
         return [float(bool(each)) for each in judged]
