@@ -1,4 +1,4 @@
-"""Files as spreadsheets, editors and broken downloads leave them: read, or refused in one sentence that names file and way out."""
+"""Files as spreadsheets, editors and broken downloads leave them: read, or refused in one sentence."""
 
 import json
 import re

@@ -52,6 +52,14 @@ def test_prompts_are_written_with_their_instruction() -> None:
     assert not set(held_out) & set(training_text(tables))
 
 
+def test_tools_are_never_dropped_in_silence() -> None:
+    """Without a chat template nothing writes them into the prompt."""
+    examples = [Example(f"set-{n}", f"What is {n}?", "It is.", tools="[{}]", where="rows.jsonl: row 1") for n in range(30)]
+    tables = collected([LoadedSet(DataSet(tables=["demonstrations"], file="x"), examples, 0)], "short", None)
+    with pytest.raises(InputError, match=r"rows\.jsonl: row 1: only a chat template writes `tools`; .* `ignore: \[tools\]`"):
+        add_prompts(tables, INSTRUCTIONS, "{query}\n", None, False)
+
+
 def test_max_rows_keeps_the_proportion_of_splits() -> None:
     assert at_most({"train": 4000, "test": 600}, None) == {"train": 4000, "test": 600}
     assert at_most({"train": 4000, "validation": 300, "test": 600}, 49) == {"train": 40, "validation": 3, "test": 6}
