@@ -61,7 +61,10 @@ class Stage:
         return self.runtime.device
 
     def params(self, config_class: type[AnyConfig]) -> AnyConfig:
-        """A further namespace the stage depends on, such as `task`."""
+        """A further namespace the stage depends on, such as `task`. Who asks again gets what was read first."""
+        known = self._inputs.configs.get(config_class.namespace)
+        if isinstance(known, config_class):
+            return known
         self._assert_no_key_yet()
         config = config_class.load()
         self._inputs.configs[config.namespace] = config

@@ -64,8 +64,6 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     encoder = describe(stage.dep(config.encoder))
     rows = read_prompt_log(source, stage.dep(source.source))
     contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
-    stage.tracker.tag("contaminated", str(contaminated).lower())
-    stage.tracker.tag("prompt_log", source.source)
     if not rows:
         return nothing_to_learn(stage)
     training, test = tables(rows)
@@ -85,6 +83,8 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
             refuse_too_long(model, [*training.queries, *test.queries], query_ids)
         fitted = selector.fit(training, model, config.learner, stage.seed)
 
+    stage.tracker.tag("contaminated", str(contaminated).lower())
+    stage.tracker.tag("prompt_log", source.source)
     chances, best = fitted.probabilities(test.queries), int(training.success.argmax())
     found = figures(chances, test, np.full(len(test), best), seeds.derive(stage.seed, "bootstrap"))
     errors, bins = calibration(chances, test)
