@@ -58,18 +58,18 @@ POLICIES: dict[str, dict[str, Any]] = {
         "ratio_level": "token", "clip_range_low": 0.2, "clip_range_high": 0.2, "ratio_bound": None, "std_floor": 0.2,
         "missing_eos_penalty": 0.5,
     },
-    "dpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
+    "dpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3},
     "dpo_positive": {
-        "num_steps": 40, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3,
+        "num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3,
         "penalty_coef": 5.0, "penalty_in": "margin",
     },
-    "ipo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3},
-    "orpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 1.0e-3, "odds_ratio_coef": 1.0},
+    "ipo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3},
+    "orpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "odds_ratio_coef": 1.0},
     "kto": {
-        "num_steps": 40, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 1.0e-3, "beta": 0.3,
+        "num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3,
         "desirable_weight": 1.0, "undesirable_weight": 1.0,
     },
-    "raft": ON_POLICY | {"num_steps": 25, "micro_batch_size": 8, "learning_rate": 1.0e-3},
+    "raft": ON_POLICY | {"num_steps": 25, "micro_batch_size": None, "learning_rate": 1.0e-3},
     "rrhf": ON_POLICY | {"num_steps": 25, "micro_batch_size": 16, "learning_rate": 1.0e-3, "sft_coef": 3.0},
     "ilql": {
         "num_steps": 60, "batch_size": 32, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2, "gamma": 1.0,
@@ -111,9 +111,9 @@ PARAMS: dict[str, Any] = {
     "base_model": {
         "source": "config", "revision": None, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 64, "max_position_embeddings": 32, "initializer_range": 0.1,
-        "num_steps": 60, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 5.0e-3,
+        "num_steps": 60, "batch_size": 16, "micro_batch_size": None, "learning_rate": 5.0e-3,
     },
-    "sft": {"num_steps": 120, "batch_size": 16, "micro_batch_size": 16, "learning_rate": 5.0e-3},
+    "sft": {"num_steps": 120, "batch_size": 16, "micro_batch_size": None, "learning_rate": 5.0e-3},
     "judge_model": {"num_steps": 120, "batch_size": 8, "learning_rate": 3.0e-3},
     "collect_preferences": {
         "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,

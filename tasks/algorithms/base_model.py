@@ -49,7 +49,7 @@ class BaseModelConfig(Config):
     initializer_range: PositiveFloat
     num_steps: NonNegativeInt
     batch_size: PositiveInt
-    micro_batch_size: PositiveInt  # texts per backward pass
+    micro_batch_size: PositiveInt | None  # texts per backward pass; null: all at once
     learning_rate: PositiveFloat
 
     @model_validator(mode="after")
@@ -97,7 +97,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
         batch = collate([[start]] * len(rows), [texts[row] for row in rows], tokenizer.pad_token_id, stage.device)
 
         loss = torch.zeros((), device=stage.device)
-        for micro in batch.split(config.micro_batch_size):
+        for micro in batch.split(config.micro_batch_size or config.batch_size):
             logprobs = completion_logprobs(model, micro)
             nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
             nll.backward()

@@ -41,7 +41,7 @@ class DpoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
-    micro_batch_size: PositiveInt  # pairs per backward pass
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     beta: PositiveFloat
 
@@ -63,7 +63,7 @@ def train(config: DpoConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
             logratios = summed_logprobs(policy, pairs.batch(rows)) - ref_logprobs[rows].T.flatten()
             chosen, rejected = logratios.chunk(2)
             losses = dpo_loss(chosen, rejected, config.beta)

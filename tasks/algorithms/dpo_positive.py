@@ -47,7 +47,7 @@ class DpoPositiveConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
-    micro_batch_size: PositiveInt  # pairs per backward pass
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     beta: PositiveFloat
     penalty_coef: NonNegativeFloat  # λ; 0 is DPO
@@ -71,7 +71,7 @@ def train(config: DpoPositiveConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
             logratios = summed_logprobs(policy, pairs.batch(rows)) - ref_logprobs[rows].T.flatten()
             chosen, rejected = logratios.chunk(2)
             losses = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in)

@@ -43,7 +43,7 @@ class IpoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
-    micro_batch_size: PositiveInt  # pairs per backward pass
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     beta: PositiveFloat
 
@@ -65,7 +65,7 @@ def train(config: IpoConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
             batch = pairs.batch(rows)
             logratios = (summed_logprobs(policy, batch) - ref_logprobs[rows].T.flatten()) / batch.lengths
             chosen, rejected = logratios.chunk(2)

@@ -49,7 +49,7 @@ class KtoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
-    micro_batch_size: PositiveInt  # pairs per backward pass
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     beta: PositiveFloat
     desirable_weight: PositiveFloat
@@ -83,12 +83,12 @@ def train(config: KtoConfig, stage: Stage) -> None:
             mismatched = replace(
                 batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
             )  # fmt: skip
-            strange = mismatched.split(2 * config.micro_batch_size)
+            strange = mismatched.split(2 * (config.micro_batch_size or config.batch_size))
             baseline = kto_baseline(
                 torch.cat([summed_logprobs(policy, part) - summed_logprobs(reference, part) for part in strange])
             )
         parts = []
-        for rows in torch.arange(len(batch), device=stage.device).split(2 * config.micro_batch_size):
+        for rows in torch.arange(len(batch), device=stage.device).split(2 * (config.micro_batch_size or config.batch_size)):
             logratios = summed_logprobs(policy, batch.select(rows).trimmed()) - ref[rows]
             losses = kto_loss(
                 logratios, desirable[rows], baseline, config.beta, config.desirable_weight, config.undesirable_weight

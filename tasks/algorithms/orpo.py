@@ -45,7 +45,7 @@ class OrpoConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs
-    micro_batch_size: PositiveInt  # pairs per backward pass
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     odds_ratio_coef: PositiveFloat  # λ
 
@@ -66,7 +66,7 @@ def train(config: OrpoConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size):
+        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
             batch = pairs.batch(rows)
             chosen, rejected = (summed_logprobs(policy, batch) / batch.lengths).chunk(2)
             odds_losses = odds_ratio_loss(chosen, rejected)

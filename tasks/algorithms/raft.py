@@ -43,7 +43,7 @@ class RaftConfig(Config):
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt, of which the best is imitated
-    micro_batch_size: PositiveInt  # best completions per backward pass
+    micro_batch_size: PositiveInt | None  # best completions per backward pass; null: all at once
     learning_rate: PositiveFloat
     temperature: PositiveFloat
 
@@ -78,7 +78,7 @@ def train(config: RaftConfig, stage: Stage) -> None:
         best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1)).trimmed()
 
         loss = torch.zeros((), device=stage.device)
-        for micro in best.split(config.micro_batch_size):
+        for micro in best.split(config.micro_batch_size or len(best)):
             logprobs = completion_logprobs(policy, micro)
             nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=best.completion_mask)
             nll.backward()

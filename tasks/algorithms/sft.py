@@ -37,7 +37,7 @@ class SftConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt
-    micro_batch_size: PositiveInt  # demonstrations per backward pass
+    micro_batch_size: PositiveInt | None  # demonstrations per backward pass; null: all at once
     learning_rate: PositiveFloat
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ def train(config: SftConfig, stage: Stage) -> None:
         batch = collate([prompts[i] for i in picked], [completions[i] for i in picked], tokenizer.pad_token_id, stage.device)
 
         loss = torch.zeros((), device=stage.device)
-        for micro in batch.split(config.micro_batch_size):
+        for micro in batch.split(config.micro_batch_size or config.batch_size):
             logprobs = completion_logprobs(policy, micro)
             nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
             nll.backward()

@@ -83,9 +83,9 @@ def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[
     return values
 
 
-def check_divides(small_name: str, small: int, large_name: str, large: int) -> None:
-    """Batch sizes divide exactly, or the run would silently train on other numbers than the params say."""
-    if large % small:
+def check_divides(small_name: str, small: int | None, large_name: str, large: int) -> None:
+    """Batch sizes divide exactly, or the run would silently train on other numbers than the params say. None: not divided."""
+    if small and large % small:
         raise ValueError(f"{large_name} ({large}) must be a multiple of {small_name} ({small})")
 
 
