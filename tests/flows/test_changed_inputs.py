@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from tests.flows.servers import wait_until
 from tests.flows.toy import Project
+from tests.processes import wait_until
 
 
 def test_params_and_code_changed_mid_run_are_never_recorded(finished: Project) -> None:
