@@ -10,7 +10,7 @@ from tests.processes import wait_until
 def test_params_and_code_changed_mid_run_are_never_recorded(finished: Project) -> None:
     """work@a is no stage of this project's making: only the flow's look can tell."""
     lock = (finished.folder / "dvc.lock").read_text()
-    finished.set(work__a__scale=9, work__a__seconds=4.0)
+    finished.set(work__a__scale=9, work__a__seconds=10.0)
     process = finished.start("--until", "work@a")
     begun = len(finished.journal())
     wait_until(lambda: len(finished.journal()) > begun)
