@@ -70,7 +70,7 @@ def test_no_pickle_is_run_when_loading(tmp_path):
             return (open, (str(tmp_path / "ran"), "w"))
 
     torch.save({"step": 1, "journal": Evil(), "parts": {}}, tmp_path / "checkpoint.pt")
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(Exception, match=r"is damaged \(UnpicklingError\)"):
         Checkpoint(tmp_path).restore()
     assert not (tmp_path / "ran").exists()
 
