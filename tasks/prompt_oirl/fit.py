@@ -31,6 +31,8 @@ from tasks.core.run import run
 from tasks.core.serving import save_served
 from tasks.core.stage import Stage
 from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
+from tasks.models.compute import ComputeConfig
+from tasks.models.optimizer import OptimizerConfig
 from tasks.prompt_oirl import selector
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.choose import choose, load_selector
@@ -64,6 +66,10 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     encoder = describe(stage.dep(config.encoder))
     rows = read_prompt_log(source, stage.dep(source.source))
     contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    for namespace in (ComputeConfig, OptimizerConfig):  # of the network that `start` opens: named before the run begins
+        stage.params(namespace)
+    stage.tracker.tag("contaminated", str(contaminated).lower())
+    stage.tracker.tag("prompt_log", source.source)
     if not rows:
         return nothing_to_learn(stage)
     training, test = tables(rows)
@@ -83,8 +89,6 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
             refuse_too_long(model, [*training.queries, *test.queries], query_ids)
         fitted = selector.fit(training, model, config.learner, stage.seed)
 
-    stage.tracker.tag("contaminated", str(contaminated).lower())
-    stage.tracker.tag("prompt_log", source.source)
     chances, best = fitted.probabilities(test.queries), int(training.success.argmax())
     found = figures(chances, test, np.full(len(test), best), seeds.derive(stage.seed, "bootstrap"))
     errors, bins = calibration(chances, test)
