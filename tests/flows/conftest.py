@@ -32,7 +32,7 @@ def commit_files(folder: Path) -> None:
     subprocess.run(["git", "init", "-q"], **quiet)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], **quiet)
     (folder / ".gitignore").write_text(
-        "/.scratch/\n/models/\n/reports/\n/runs/\n/out/\n/data/\n/mlflow.db*\n/mlartifacts/\n__pycache__/\n/journal.txt\n"
+        "/.scratch/\n/models/\n/reports/\n/runs/\n/out/\n/data/\n/mlflow.db*\n/mlartifacts/\n__pycache__/\n/journal.txt\n/hold.*\n"
     )
     subprocess.run(["git", "add", "-A"], **quiet)
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "toy"], **quiet)
@@ -61,11 +61,20 @@ def first(template: Path, once: Once) -> tuple[Project, Flow]:
     """A project after its first complete flow, and that flow. Do not change it: take a copy (`finished`)."""
 
     def fill(folder: Path) -> None:
-        flow = Project(Path(shutil.copytree(template, folder / "project"))).align()
+        project = Project(Path(shutil.copytree(template, folder / "project")))
+        with project.hold("work@a", "work@b"):
+            process = project.start()
+            together = min(2, len(os.sched_getaffinity(0)))
+            wait_until(lambda: len(started(project) & {"work@a", "work@b"}) == together or process.poll() is not None)
+        flow = project.end(process)
         (folder / "flow.json").write_text(json.dumps(asdict(flow)))
 
     folder = once("first", fill)
     return Project(folder / "project"), Flow(**json.loads((folder / "flow.json").read_text()))
+
+
+def started(project: Project) -> set[str]:
+    return {name for what, name, _, _ in project.journal() if what == "start"}
 
 
 @pytest.fixture

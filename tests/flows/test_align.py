@@ -31,7 +31,8 @@ def test_first_flow_runs_all_in_order_and_side_by_side(first: tuple[Project, Flo
     for what, _, _, _ in project.journal():
         at_work += 1 if what == "start" else -1
         peak = max(peak, at_work)
-    assert peak == min(4, len(os.sched_getaffinity(0)))  # train, work@a, work@b and fragile may run at once
+    cores = len(os.sched_getaffinity(0))
+    assert min(2, cores) <= peak <= min(4, cores)  # work@a and work@b waited for each other; train and fragile may be beside
 
 
 def test_lines_carry_the_stage_and_are_kept(first: tuple[Project, Flow]) -> None:

@@ -10,17 +10,17 @@ from tests.processes import wait_until
 def test_params_and_code_changed_mid_run_are_never_recorded(finished: Project) -> None:
     """work@a is no stage of this project's making: only the flow's look can tell."""
     lock = (finished.folder / "dvc.lock").read_text()
-    finished.set(work__a__scale=9, work__a__seconds=10.0)
-    process = finished.start("--until", "work@a")
-    begun = len(finished.journal())
-    wait_until(lambda: len(finished.journal()) > begun)
-    finished.set(work__a__scale=14)
-    out, err = process.communicate()
-    assert process.returncode == 1, out
-    assert "params work.a.scale 9 → 14 changed while it ran" in err
-    assert "Traceback" not in out + err
+    finished.set(work__a__scale=9)
+    before = len(finished.journal())
+    with finished.hold("work@a"):
+        process = finished.start("--until", "work@a")
+        wait_until(lambda: len(finished.journal()) > before or process.poll() is not None)
+        finished.set(work__a__scale=14)
+    flow = finished.end(process)
+    assert flow.code == 1, flow.out
+    assert "params work.a.scale 9 → 14 changed while it ran" in flow.err
+    assert "Traceback" not in flow.out + flow.err
     assert (finished.folder / "dvc.lock").read_text() == lock
-    finished.set(work__a__seconds=0.0)
     status = [sys.executable, "-m", "dvc", "status", "work@a"]
     told = subprocess.run(status, cwd=finished.folder, env=finished.environment, capture_output=True, text=True)
     assert "modified:           work.a" in told.stdout

@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ FILES = {
             journal("start", name)
             print(f"{name} at work on {os.environ.get('CUDA_VISIBLE_DEVICES', 'no device')}", flush=True)
             time.sleep(seconds)
+            while Path(f"hold.{name}").exists():  # until a test has seen what it waits for
+                time.sleep(0.02)
             write(out, value)
             receipt = {"run_id": uuid.uuid4().hex, "pipeline_run_id": os.environ.get("REALIGN_PIPELINE_RUN_ID"),
                        "metrics": {"value": float(len(json.dumps(value)))}}
@@ -182,7 +184,6 @@ class Flow:
     code: int
     out: str
     err: str
-    seconds: float
 
     def table(self, title: str) -> dict[str, list[str]]:
         """The rows of a printed table: {stage: the other columns}."""
@@ -222,10 +223,23 @@ class Project:
         )
 
     def align(self, *arguments: str, **environment: str) -> Flow:
-        began = time.monotonic()
-        process = self.start(*arguments, **environment)
+        return self.end(self.start(*arguments, **environment))
+
+    def end(self, process: subprocess.Popen[str]) -> Flow:
         out, err = process.communicate(timeout=PATIENCE)
-        return Flow(process.returncode, out, err, time.monotonic() - began)
+        return Flow(process.returncode, out, err)
+
+    @contextmanager
+    def hold(self, *stages: str) -> Iterator[None]:
+        """These light stages do not end before the block does."""
+        files = [self.folder / f"hold.{stage}" for stage in stages]
+        for file in files:
+            file.touch()
+        try:
+            yield
+        finally:
+            for file in files:
+                file.unlink()
 
     def set(self, **values: Any) -> None:
         """params.yaml: set("train.num_steps", 3) as train__num_steps=3."""
