@@ -13,10 +13,6 @@ How this differs from the paper
     a judge, whose preferences need not be transitive.
   - An iteration takes steps_per_iteration optimizer steps, not epochs, so that the length of a run is known beforehand.
 
-On the default it raises sampled accuracy over three seeds of the chain (+8.7 points [+7.2, +10.2]) but not greedy accuracy
-(+1.0 [-1.1, +3.1], p .19; from +7.5 to -5.5 by seed), and it ends further from the SFT model than most (KL .9). Paid by the
-verifier it gains what the others do: +11.9 and +21.6, KL .4.
-
 Metrics: those of tasks/training/monitor.py, of the completions sampled for an iteration (at its first step), and
   loss/dno                    the mean of the expression above; ln 2 = 0.693 at the first step of an iteration
   policy/pairs                pairs that the iteration learns from

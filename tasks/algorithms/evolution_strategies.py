@@ -12,10 +12,6 @@ How this differs from the paper
   - Only the parameters named in `perturbed` move. The error of the estimate grows with their number: it is n random
     directions in that many dimensions.
 
-On the default (40 steps of 16 members × 16 prompts, norm layers only) it gains little for the budget, over three seeds of the
-chain: greedy +3.4 points [+1.6, +5.3], sampled +1.8 [+0.7, +2.9], most of it in one seed (p .26 and .42 in the others, greedy);
-RLOO gains +7.8 and +16.8 with the same samples.
-
 Metrics: those of tasks/training/monitor.py, of the whole population's completions, and
   policy/fitness_mean, policy/fitness_std   over the members; the second is what the ranks have to go by
   policy/tied_pairs                         share of antithetic pairs that are equally fit, hence teach nothing

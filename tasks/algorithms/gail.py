@@ -12,13 +12,9 @@ Whom the policy imitates (`expert`)
   solver           the training prompts' right solutions
   demonstrations   those of SFT that answer the default instruction, errors included
 
-What can be gained. SFT has cloned the demonstrations already. 76 % of all demonstrations are right, 48 % of SFT's samples
-(default, seed 0): what is left to learn is what it cloned badly, if D can see it. After 80 updates on samples of the SFT model
-D of demonstrations tells the two apart in 50 % of cases, and its logit does not correlate with the verifier (-.00 among the
-samples of one prompt); at the end of a whole run, 320 updates, it tells 61 %, too late: +1.3 points greedy and +0.8 sampled
-on 300 validation prompts, KL .05, no gain over SFT. D of the solver's texts tells 63 % after 80 updates, correlates by .61, and
-the best of four samples by D is right in 59 %. Hence the default, with which the policy gains +3.9 points greedy [+2.3, +5.6]
-and +5.9 sampled [+4.9, +7.0] on test prompts over three seeds of the chain; greedy most of it in one seed (+12.2, +0.3, -0.7).
+What can be gained. SFT has cloned the demonstrations already; what is left to learn is what it cloned badly, if D can see it. On
+the default D hardly tells demonstrations from samples of the SFT model before the run is over, and its logit does not
+correlate with the verifier; right solutions it tells sooner. Hence the default expert.
 
 Policy and expert answer the same prompts, so that D has nothing but the completions to go by.
 

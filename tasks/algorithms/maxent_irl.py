@@ -10,9 +10,7 @@ algorithm 1. The sum over all completions in Z is estimated by those that the po
 by how much likelier it is under p than under π. r_θ is the SFT model with a linear head on the last token, which starts at
 zero. With kl_coef 1 the policy's best answer to r_θ is p itself; less sharpens it.
 
-On the default it gains +7.5 points greedy [+5.6, +9.4] and +17.0 sampled [+15.6, +18.3] over SFT, test prompts of three seeds
-of the whole chain, KL .5: as much as RLOO does from the reward model. With an expert who answers by chance (the toy problem
-of the tests) it changes nothing.
+With an expert who answers by chance (the toy problem of the tests) it changes nothing.
 
 The variance of the weights. With r_θ alone w would be 1/π at the start: the entropy is that of all strings, a sample that is
 e²⁰ times rarer than another weighs e²⁰ times as much, and one completion is the whole sum. So r holds log π_ref: entropy is
