@@ -12,9 +12,9 @@ Whom the policy imitates (`expert`)
   solver           the training prompts' right solutions
   demonstrations   those of SFT that answer the default instruction, errors included
 
-What can be gained. SFT has cloned the demonstrations already; what is left to learn is what it cloned badly, if D can see it. On
-the default D hardly tells demonstrations from samples of the SFT model before the run is over, and its logit does not
-correlate with the verifier; right solutions it tells sooner. Hence the default expert.
+What can be gained. SFT has cloned the demonstrations, so the policy gains what SFT cloned badly, as far as D sees it. On an
+earlier default D hardly told demonstrations from samples of the SFT model, and its logit did not correlate with the verifier;
+it told right solutions from them sooner. Hence the default expert is the solver.
 
 Policy and expert answer the same prompts, so that D has nothing but the completions to go by.
 
