@@ -66,8 +66,9 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     encoder = describe(stage.dep(config.encoder))
     rows = read_prompt_log(source, stage.dep(source.source))
     contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
-    for namespace in (ComputeConfig, OptimizerConfig):  # of the network that `start` opens: named before the run begins
-        stage.params(namespace)
+    if config.learner == "finetune":  # its network is opened when the run has begun: what that reads is named before
+        stage.params(ComputeConfig)
+        stage.params(OptimizerConfig)
     stage.tracker.tag("contaminated", str(contaminated).lower())
     stage.tracker.tag("prompt_log", source.source)
     if not rows:

@@ -62,6 +62,7 @@ def test_the_key_is_found_for_the_server_of_this_checkout_only(tmp_path: Path, m
 
 def test_a_patch_that_no_flow_has_signed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")  # the flow sets it for its process, which is ours here
     monkeypatch.setattr(stage_module, "_follow_flow", lambda flow_run_id: None)
     monkeypatch.setattr(stage_module, "fetch_commit", lambda commit: pytest.fail("it went on"))
     monkeypatch.setenv(VARIABLE, "admin:other")

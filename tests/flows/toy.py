@@ -193,7 +193,7 @@ class Flow:
         starts = [header.index(word) for word in header.split()]
         rows = {}
         for line in lines[begin + 2 :]:
-            if line.strip() in ("what happened", "results") or " │ " in line:
+            if line.strip() in ("what happened", "results") or " │ " in line or line.startswith("every run:"):
                 break
             cells = [line[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
             rows[cells[0]] = cells[1:]
