@@ -35,7 +35,7 @@ def run(project: Project, *arguments: str, **environment: str) -> Flow:
     done = subprocess.run(
         command, cwd=project.folder, env=project.environment | environment, capture_output=True, text=True, timeout=PATIENCE
     )
-    return Flow(done.returncode, done.stdout, done.stderr, 0.0)
+    return Flow(done.returncode, done.stdout, done.stderr)
 
 
 def tool(project: Project, *command: str) -> str:

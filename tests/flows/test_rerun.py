@@ -35,7 +35,7 @@ def rerun(project: Project, *arguments: str, **environment: str) -> Flow:
     process = start(project, *arguments, **environment)
     out, err = process.communicate(timeout=PATIENCE)
     wait_until(lambda: not project.everywhere())
-    return Flow(process.returncode, out, err, 0.0)
+    return Flow(process.returncode, out, err)
 
 
 def git(project: Project, *arguments: str) -> str:

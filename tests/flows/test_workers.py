@@ -102,7 +102,7 @@ def test_a_worker_is_killed_in_a_stage_and_the_other_finishes_the_flow(site: Sit
     site.machines[victim].worker.wait()
     wait_until(lambda: not site.machines[victim].others())
     out, err = process.communicate(timeout=PATIENCE)
-    flow = Flow(process.returncode, out, err, 0.0)
+    flow = Flow(process.returncode, out, err)
 
     assert flow.code == 0, out + err
     assert set(flow.happened().values()) == {"ran"}
