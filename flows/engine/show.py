@@ -89,14 +89,16 @@ def show_results(made: set[str], runs: str) -> None:
 
 
 def _policies(metrics: dict[str, Any]) -> Table:
-    table = Table("policy", "accuracy", "win rate against SFT", "KL to SFT", title="results", title_justify="left")
-    table.add_row("sft", _share(metrics.get("sft", {}).get("accuracy")), "", "")
+    table = Table("policy", "sampled", "greedy", "win rate against SFT", "KL to SFT", title="results", title_justify="left")
+    cool = metrics.get("control", {}).get("cool_sft", {})
+    for name, found in {"sft": metrics.get("sft", {}), "cooler sft": cool}.items():
+        table.add_row(name, _share(found.get("sampled_accuracy")), _share(found.get("accuracy")), "", "")
     for algorithm, seeds in metrics.get("policy", {}).items():
         for seed, found in seeds.items():
             low, high = _share(found.get("win_rate_low")), _share(found.get("win_rate_high"))
             win = f"{_share(found.get('win_rate'))}  [{low}, {high}]" if found.get("win_rate") is not None else "-"
-            kl = f"{found['kl']:.3f}" if found.get("kl") is not None else "-"
-            table.add_row(f"{algorithm}-{seed}", _share(found.get("accuracy")), win, kl)
+            accuracies = _share(found.get("sampled_accuracy")), _share(found.get("accuracy"))
+            table.add_row(f"{algorithm}-{seed}", *accuracies, win, _share(found.get("kl")))
     return table
 
 

@@ -12,23 +12,28 @@ from tasks.report.whiskers import WIDTH, axis, place
 from tasks.report.wording import Style, data, interval, text
 
 COLUMNS: dict[str, tuple[str, Style, str]] = {
-    "accuracy": (
-        "accuracy, %",
+    "sampled_accuracy": (
+        "sampled, %",
         "percent",
-        "share of greedy completions whose answer is right; beneath, its 95 % interval, and p of no gain on SFT: how often "
-        "differences with signs by chance would gain as much (one-sided sign-flip test over prompts)",
+        "share of completions, sampled at temperature 1, whose answer is right; beneath, its 95 % interval, and the one-sided "
+        "p-value of “no improvement over SFT” (paired sign-flip test over prompts)",
     ),
-    "sampled_accuracy": ("sampled, %", "percent", "the same for completions sampled at temperature 1"),
+    "accuracy": ("greedy, %", "percent", "the same for greedy completions"),
     "win_rate": (
         "win rate, %",
         "percent",
         "mean over prompts of 1 where the policy's greedy completion is better than SFT's, ½ where they are alike, 0 where it "
-        "is worse; what is better says evaluate.judge in params.yaml. Drawn with its 95 % interval; the upright stroke is 50 %",
+        "is worse; evaluate.judge in params.yaml sets who judges. Drawn with its 95 % interval; the upright stroke is 50 %",
     ),
     "kl": (
         "KL, nats",
         "decimal",
         "distance of a sampled completion from the SFT model, KL(π‖π_sft); beneath, its 95 % interval",
+    ),
+    "entropy": (
+        "entropy, nats",
+        "decimal",
+        "of the model at the tokens it samples: sampled accuracy rises as it falls, whatever was learned",
     ),
     "score": ("score", "score", "mean standardised score of the reward model: the proxy that was optimized, not the goal"),
     "perplexity": (
@@ -44,9 +49,12 @@ STANDINGS = {"better": "beats SFT", "worse": "worse than SFT", "unclear": "not s
 
 
 def comparison(recorded: Recorded) -> str:
-    """SFT first, then each policy and, of several seeds, their mean."""
+    """SFT first, also cooler, then each policy and, of several seeds, their mean."""
     scale = _scale([policy.figures for policy in recorded.policies])
     rows = [row(['<span class="name">sft</span><small>the reference</small>', *_cells(recorded.sft)], "reference")]
+    if recorded.cool_sft:
+        label = '<span class="name">cooler sft</span><small>sampled at a lower temperature: gains without learning</small>'
+        rows.append(row([label, *_cells(recorded.cool_sft)], "reference"))
     for index, (algorithm, policies) in enumerate(recorded.algorithms.items()):
         several = len(policies) > 1
         for policy in policies:

@@ -36,6 +36,7 @@ class Recorded:
     contaminated: bool
     base_model: Figures
     sft: Figures
+    cool_sft: Figures
     feedback: Figures
     reward_model: Figures
     reward_calibration: list[Row]
@@ -76,6 +77,7 @@ def read(stage: Stage) -> Recorded:
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
         base_model=read_json(trained["base_model"] / "metrics.json"),
         sft=metrics["sft"],
+        cool_sft=metrics["control"]["cool_sft"],
         feedback=read_json(stage.dep("reports/collect_preferences") / "metrics.json"),
         reward_model=metrics["reward_model"],
         reward_calibration=_table(trained["reward_model"] / "calibration.parquet"),

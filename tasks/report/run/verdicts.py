@@ -61,14 +61,16 @@ def mean(policies: Sequence[Policy], key: str) -> float | None:
 def summary(recorded: Recorded) -> str:
     """What the verdict amounts to, in figures; HTML."""
     sentences = []
-    means = {name: mean(policies, "accuracy") for name, policies in recorded.algorithms.items()}
+    means = {name: mean(policies, "sampled_accuracy") for name, policies in recorded.algorithms.items()}
     known = {name: value for name, value in means.items() if value is not None}
-    if known and "accuracy" in recorded.sft:
+    if known and "sampled_accuracy" in recorded.sft:
         best = max(known, key=lambda name: known[name])
         distance = data(mean(recorded.algorithms[best], "kl"), "decimal")
         sentences.append(
-            f"Of {recorded.num_prompts} test prompts the SFT model answers {share(recorded.sft['accuracy'])} correctly, "
-            f"{escape(best)}, the most accurate policy, {share(known[best])} at a KL divergence of {distance} nats from SFT."
+            f"Of completions sampled for {recorded.num_prompts} test prompts, {share(recorded.sft['sampled_accuracy'])} of the "
+            f"SFT model's are right, and {share(known[best])} of those of {escape(best)}, the most accurate policy, at a KL "
+            f"divergence of {distance} nats from SFT. "
+            f"SFT itself reaches {share(recorded.cool_sft['sampled_accuracy'])} at a lower temperature, without any training."
         )
     sentences += [still_alarmed(recorded.policies), prompt_summary(recorded.prompt_oirl)]
     return " ".join(filter(None, sentences))

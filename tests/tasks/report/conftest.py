@@ -32,6 +32,7 @@ class Run:
         self.metrics: dict[str, Any] = {
             "contaminated": 0,
             "sft": figures(0),
+            "control": {"cool_sft": {key: value for key, value in figures(70).items() if key in COOL}},
             "reward_model": {
                 "accuracy": 0.8123, "accuracy_low": 0.7901, "accuracy_high": 0.8345, "accuracy_ceiling": 0.9321,
                 "gold_correlation": 0.6543, "held_out_pairs": 321.0, "score_mean": 0.1, "score_std": 1.2,
@@ -164,6 +165,7 @@ class Run:
             return page(recorded, draw(recorded))
 
 
+COOL = ("sampled_accuracy", "sampled_accuracy_low", "sampled_accuracy_high", "entropy")
 GATES = ("validate_data", "validate_preferences", "validate_prompt_log")
 BETTER, UNCLEAR, WORSE = (0.5211, 0.5811), (0.4711, 0.5311), (0.4111, 0.4711)
 
@@ -174,7 +176,7 @@ def figures(number: int, win_rate: tuple[float, float] | None = None) -> dict[st
     found = {
         "accuracy": 0.65 + offset, "accuracy_low": 0.61 + offset, "accuracy_high": 0.69 + offset,
         "sampled_accuracy": 0.45 + offset, "sampled_accuracy_low": 0.42 + offset, "sampled_accuracy_high": 0.48 + offset,
-        "score": -0.05 + 10 * offset, "perplexity": 3.5 + offset, "length": 20 + 100 * offset,
+        "score": -0.05 + 10 * offset, "entropy": 0.12 + offset, "perplexity": 3.5 + offset, "length": 20 + 100 * offset,
         "eos_rate": 0.9 + offset, "distinct_bigrams": 0.55 + offset,
     }  # fmt: skip
     if win_rate:

@@ -22,13 +22,19 @@ from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Ru
 
 MakeRun = Callable[..., Run]
 POLICY_KEYS = [
-    "accuracy", "accuracy_low", "accuracy_high", "accuracy_p",
     "sampled_accuracy", "sampled_accuracy_low", "sampled_accuracy_high", "sampled_accuracy_p",
-    "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_low", "kl_high",
+    "accuracy", "accuracy_low", "accuracy_high", "accuracy_p",
+    "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_low", "kl_high", "entropy",
     "score", "perplexity", "length", "eos_rate", "distinct_bigrams",
 ]  # fmt: skip
 HIDDEN = {"score_mean", "score_std", "contaminated"}
-READ_AS = {"kl": "{:.2f}", "score": "{:+.2f}", "length": "{:.1f}", "perplexity": "{:.2f}"}  # the others are percentages
+READ_AS = {
+    "kl": "{:.2f}",
+    "entropy": "{:.2f}",
+    "score": "{:+.2f}",
+    "length": "{:.1f}",
+    "perplexity": "{:.2f}",
+}  # the others are percentages
 
 
 class Reader(HTMLParser):
@@ -81,8 +87,9 @@ def shown(key: str, value: float) -> str:
 def test_comparison_shows_every_recorded_figure(make_run: MakeRun) -> None:
     run = make_run().write()
     rows = rows_of(run.page(), "The SFT model and each policy")
-    recorded = {"sft": run.metrics["sft"]} | {name: seeds["0"] for name, seeds in run.metrics["policy"].items()}
-    assert list(rows) == ["sft", "ppo", "grpo", "dpo"]
+    recorded = {"sft": run.metrics["sft"], "cooler": run.metrics["control"]["cool_sft"]}
+    recorded |= {name: seeds["0"] for name, seeds in run.metrics["policy"].items()}
+    assert list(rows) == ["sft", "cooler", "ppo", "grpo", "dpo"]
     for name, found in recorded.items():
         keys = [key for key in POLICY_KEYS if key in found]
         assert rows[name]["values"] == [(found[key], shown(key, found[key])) for key in keys]
@@ -359,11 +366,11 @@ def test_several_seeds_have_rows_and_a_mean(make_run: MakeRun) -> None:
     html = run.page()
     begin = html.index("<table")
     (table,) = Reader(html[begin : html.index("</table>", begin)]).tables
-    names = [" ".join(row["text"].split()[:3]) for row in table[2:]]
+    names = [" ".join(row["text"].split()[:3]) for row in table[3:]]
     assert [name.split(",")[0] for name in names] == ["ppo"] * 3 + ["grpo"] * 3
     assert ["mean" in name for name in names] == [False, False, True] * 2
     found = run.metrics["policy"]["ppo"]
-    means = [value for value, _ in table[4]["values"]]
+    means = [value for value, _ in table[5]["values"]]
     keys = [key for key in POLICY_KEYS if not key.endswith(("_low", "_high", "_p"))]
     assert means == pytest.approx([(found["0"][key] + found["3"][key]) / 2 for key in keys])
     assert "in every seed; grpo does not." in html
