@@ -19,9 +19,9 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent, has_server, prefect_api
-from flows.engine.crew import Crew
+from flows.engine.console import Outcome, show_outcomes, show_plan, show_results
+from flows.engine.executor import Executor
 from flows.engine.plan import Step
-from flows.engine.show import Outcome, show_outcomes, show_plan, show_results
 from tasks.core.errors import InputError
 
 
@@ -30,43 +30,43 @@ def align(until: str | None = None, workers: bool = False) -> State:
     """Plan, run, conclude."""
     follow_parent()
     try:
-        crew = plan(until, workers)
-        outcomes = run(crew)
+        executor = plan(until, workers)
+        outcomes = run(executor)
     except InputError as error:
         return Failed(message=str(error))
-    failures = conclude(crew, outcomes)
+    failures = conclude(executor, outcomes)
     return Failed(message=failures) if failures else Completed(message=f"{len(outcomes)} stages are up to date")
 
 
 @functools.cache
-def plan(until: str | None, workers: bool) -> Crew:
+def plan(until: str | None, workers: bool) -> Executor:
     """What will happen and why, shown first. Once per process: `main` looks before it asks Prefect for a flow run."""
-    crew = Crew(until, workers)
-    show_plan(crew.plan.values())
-    return crew
+    executor = Executor(until, workers)
+    show_plan(executor.plan.values())
+    return executor
 
 
-def run(crew: Crew) -> list[Outcome]:
+def run(executor: Executor) -> list[Outcome]:
     """One task per stage, named like the stage; Prefect starts each when the tasks it waits for have succeeded."""
-    crew.get_ready()
+    executor.get_ready()
     futures: dict[str, PrefectFuture[State]] = {}
     try:
-        for name, step in crew.plan.items():
+        for name, step in executor.plan.items():
             needs = [futures[need] for need in step.upstream]
-            futures[name] = stage_task(crew, step).submit(return_state=False, wait_for=needs)
+            futures[name] = stage_task(executor, step).submit(return_state=False, wait_for=needs)
         wait(list(futures.values()))
     except BaseException:  # Ctrl-C, SIGTERM, cancelled in Prefect
-        crew.stop()
+        executor.stop()
         wait(list(futures.values()), timeout=5)
-        crew.conclude(killed=True)
+        executor.conclude(killed=True)
         raise
-    return crew.conclude()
+    return executor.conclude()
 
 
-def stage_task(crew: Crew, step: Step) -> Task[[], State]:
+def stage_task(executor: Executor, step: Step) -> Task[[], State]:
     @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE)  # what is done already, DVC knows better
     def stage() -> State:
-        outcome = crew.carry_out(step)
+        outcome = executor.carry_out(step)
         if outcome.state in ("failed", "stopped"):
             return Failed(name=outcome.state.capitalize(), message=outcome.why)
         return Completed(name=outcome.state.capitalize(), message=outcome.why)
@@ -74,12 +74,12 @@ def stage_task(crew: Crew, step: Step) -> Task[[], State]:
     return stage
 
 
-def conclude(crew: Crew, outcomes: list[Outcome]) -> str:
+def conclude(executor: Executor, outcomes: list[Outcome]) -> str:
     """Show what happened and, if all went well, the results of these stages. Returns one sentence per failure."""
     show_outcomes(outcomes)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if not failed:
-        show_results(crew.makes, crew.record.address)
+        show_results(executor.makes, executor.record.address)
     return "\n".join(f"{one.name} failed: {one.why}{f' (see {one.log})' if one.log else ''}" for one in failed)
 
 
@@ -90,18 +90,18 @@ def main() -> None:
     asked = parser.parse_args()
     follow_parent()
     try:
-        crew = plan(asked.until, asked.workers)
-        if crew.idle and not has_server():  # nothing to schedule, and nobody to tell
-            crew.get_ready()
-            for step in crew.plan.values():
-                crew.carry_out(step)
-            sys.exit(conclude(crew, crew.conclude()) or None)
+        executor = plan(asked.until, asked.workers)
+        if executor.idle and not has_server():  # nothing to schedule, and nobody to tell
+            executor.get_ready()
+            for step in executor.plan.values():
+                executor.carry_out(step)
+            sys.exit(conclude(executor, executor.conclude()) or None)
         try:
-            with prefect_api(watched=not crew.idle):
-                crew.get_ready()  # here: while Prefect's API starts
+            with prefect_api(watched=not executor.idle):
+                executor.get_ready()  # here: while Prefect's API starts
                 state = align(asked.until, asked.workers, return_state=True)
         finally:
-            crew.abandon()
+            executor.abandon()
     except InputError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -23,14 +23,14 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent, prefect_api
+from flows.engine.console import line_printer
 from flows.engine.git import git
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.locks import only_one
-from flows.engine.show import line_printer
 from flows.engine.slots import Slots
 from flows.engine.sweep.axes import Sweep, Variant, in_order, make_sweep, read_list, read_set
 from flows.engine.sweep.findings import Findings
-from flows.engine.sweep.run import LOCK, SWEEPS, SweepRun
+from flows.engine.sweep.mlflow_run import LOCK, SWEEPS, SweepRun
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
@@ -62,20 +62,20 @@ def run(sweep: Sweep) -> str:
     with open_repo() as repo:
         order = in_order(sweep, read_graph(repo))
     show = line_printer(variant.name for variant in sweep.variants)
-    crew = Variants(SWEEPS / sweep.name, Start.now(), show)
+    variants = Variants(SWEEPS / sweep.name, Start.now(), show)
     at_once = len(Slots(RuntimeConfig.load()).cpus) + 1  # one may be planning, or saving, while the slots are taken
     turn = threading.Semaphore(at_once)
-    findings = Findings(sweep, crew)
+    findings = Findings(sweep, variants)
     record = SweepRun(sweep)
     futures: list[PrefectFuture[State]] = []
     try:
         for variant in order:
             turn.acquire()
-            futures.append(variant_task(variant, sweep, crew, findings, record, turn).submit(return_state=False))
+            futures.append(variant_task(variant, sweep, variants, findings, record, turn).submit(return_state=False))
         wait(futures)
     except BaseException:  # Ctrl-C, SIGTERM, cancelled in Prefect
         print("stopping; run again to continue", flush=True)
-        crew.stop()
+        variants.stop()
         wait(futures, timeout=20)
         record.end("KILLED")
         raise
@@ -86,12 +86,12 @@ def run(sweep: Sweep) -> str:
 
 
 def variant_task(
-    variant: Variant, sweep: Sweep, crew: Variants, findings: Findings, record: SweepRun, turn: threading.Semaphore
+    variant: Variant, sweep: Sweep, variants: Variants, findings: Findings, record: SweepRun, turn: threading.Semaphore
 ) -> Task[[], State]:
     @task(name=variant.name, task_run_name=variant.name, cache_policy=NO_CACHE)  # what is done already, DVC knows better
     def run_variant() -> State:
         try:
-            ended = crew.carry_out(variant, sweep.experiment(variant), record.run_id)
+            ended = variants.carry_out(variant, sweep.experiment(variant), record.run_id)
         finally:
             turn.release()
         findings.ended[variant.name] = ended

@@ -24,12 +24,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.engine.api import follow_parent, prefect_api
+from flows.engine.console import console
 from flows.engine.environment import environment
+from flows.engine.rerun.mlflow_run import RerunRun
 from flows.engine.rerun.record import Record, look_up
 from flows.engine.rerun.restore import claim, reproduce, reproduced, restore, stages_of
-from flows.engine.rerun.run import RerunRun
 from flows.engine.rerun.verdict import Verdict, Word, conclude, judge, surroundings
-from flows.engine.show import console
 from tasks.core.errors import InputError
 from tasks.core.tracking import PIPELINE_RUN_ID
 

@@ -21,12 +21,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent
-from flows.engine.errand import deliver, enter, fetch_commit
+from flows.engine.children import Children, Ended
 from flows.engine.key import sign
 from flows.engine.lineage import close_stage_run
 from flows.engine.locks import wait_for
 from flows.engine.plan import Step
-from flows.engine.process import Children, Ended
+from flows.engine.remote_stage import deliver, enter, fetch_commit
 from flows.engine.reproduce import FLOW_RUN_ID
 from flows.engine.slots import Slots
 from tasks.core.config import RuntimeConfig

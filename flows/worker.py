@@ -19,7 +19,7 @@ from pathlib import Path
 from prefect.workers.process import ProcessWorker
 
 from flows.engine.api import HEARTBEAT, has_server
-from flows.engine.leash import PARENT
+from flows.engine.lifetime import PARENT
 
 
 def main(pool: str) -> None:

@@ -4,7 +4,7 @@
 
 Prefect would start one by itself, later and slower: only when the flow begins, after importing the whole server into
 the flow's process as well, and it leaves it behind when the flow is killed. Here it starts first, in parallel with the
-planning; requests queue in the socket until it answers; and it hangs on the flow's leash.
+planning; requests queue in the socket until it answers; and it ends when the flow's parent pipe closes.
 """
 
 import os
@@ -25,12 +25,12 @@ from prefect.context import refresh_global_settings_context
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Crashed
 
-from flows.engine.leash import PARENT, follow
+from flows.engine.lifetime import PARENT, follow
 from tasks.core.errors import InputError
 
 LOG = Path(".scratch/logs/prefect.log")
 HEARTBEAT = 30  # seconds, the least that Prefect allows; flows/deploy.py says what happens without
-_leash: list[int] = []  # of our private API
+_parent_pipe: list[int] = []  # of our private API
 PRIVATE = {
     "PREFECT_UI_ENABLED": "false",
     "PREFECT__SERVER_EPHEMERAL": "1",  # only the services that a client needs
@@ -71,14 +71,14 @@ def _private() -> Iterator[None]:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.engine.api", str(listener.fileno())],
             env=os.environ | PRIVATE,
-            stdin=subprocess.PIPE,  # the leash
+            stdin=subprocess.PIPE,  # the parent pipe
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the flow, which still has to tell the API
             pass_fds=[listener.fileno()],
         )
     assert process.stdin
-    _leash.append(process.stdin.fileno())
+    _parent_pipe.append(process.stdin.fileno())
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
     refresh_global_settings_context()
     try:
@@ -88,14 +88,14 @@ def _private() -> Iterator[None]:
             raise
         raise InputError(f"Prefect's private API ended ({error}); {LOG} says why") from error
     finally:
-        _leash.clear()
+        _parent_pipe.clear()
         process.terminate()
         process.wait()
 
 
 def lent() -> list[int]:
     """What a flow that we start must hold open: a private API then outlives us until it has heard of that flow, too."""
-    return list(_leash)
+    return list(_parent_pipe)
 
 
 def follow_parent() -> None:
@@ -119,9 +119,9 @@ def report_crash(flow_run_id: str) -> None:
 def main(descriptor: int) -> None:
     import uvicorn
 
-    from flows.engine.leash import hold_leash
+    from flows.engine.lifetime import end_with_parent
 
-    hold_leash(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 from flows.engine.api import lent
 from flows.engine.git import git
-from flows.engine.leash import PARENT
+from flows.engine.lifetime import PARENT
 from flows.engine.slots import SLOTS
 from tasks.core.tracking import tracking_uri
 

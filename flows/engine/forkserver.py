@@ -37,7 +37,7 @@ class Child:
     """A process that reproduces one stage, in a session of its own."""
 
     pid: int
-    leash: BinaryIO  # closed by us or, should we die, by the kernel: then the child ends itself
+    parent_pipe: BinaryIO  # closed by us or, should we die, by the kernel: then the child ends itself
     output: BinaryIO  # all that it and its stage print
     report: BinaryIO
 
@@ -64,22 +64,22 @@ class Forkserver:
 
     def fork(self, name: str, environment: dict[str, str], leases: list[int], fetch: bool = False) -> Child:
         """A child that reproduces stage `name`. leases: open files that it is to share; fetch: as `reproduce` has it."""
-        (leash_end, leash), (output, output_end), (report, report_end) = os.pipe(), os.pipe(), os.pipe()
+        (pipe_end, parent_pipe), (output, output_end), (report, report_end) = os.pipe(), os.pipe(), os.pipe()
         message = json.dumps({"name": name, "environment": environment, "fetch": fetch}).encode()
-        descriptors = [leash_end, output_end, report_end, *leases]
+        descriptors = [pipe_end, output_end, report_end, *leases]
         with self._lock:
             try:
                 socket.send_fds(self._socket, [message], descriptors)
             except OSError:  # somebody killed it; what it had forked lives on
                 self._start()
                 socket.send_fds(self._socket, [message], descriptors)
-        for descriptor in (leash_end, output_end, report_end):
+        for descriptor in (pipe_end, output_end, report_end):
             os.close(descriptor)
         told = os.fdopen(report, "rb")
         pid = told.readline()
         if not pid:
             raise InputError(f"the process that starts the stages ended; {LOG} says why")
-        return Child(int(pid), os.fdopen(leash, "wb"), os.fdopen(output, "rb"), told)
+        return Child(int(pid), os.fdopen(parent_pipe, "wb"), os.fdopen(output, "rb"), told)
 
     def close(self) -> None:
         """It ends; its children do not, before they are done."""
@@ -127,10 +127,10 @@ def become_child(name: str, environment: dict[str, str], fetch: bool, descriptor
     os.setsid()
     with suppress(OSError):  # what `top` shows, where the system has it
         Path("/proc/self/comm").write_text(name)
-    leash, output, report, *_ = descriptors
-    for ours, standard in ((leash, 0), (output, 1), (output, 2)):
+    parent_pipe, output, report, *_ = descriptors
+    for ours, standard in ((parent_pipe, 0), (output, 1), (output, 2)):
         os.dup2(ours, standard)
-    os.close(leash)
+    os.close(parent_pipe)
     os.close(output)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
     os.environ.clear()

@@ -10,7 +10,7 @@ from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.stage import Stage
 
-from flows.engine.reasons import param_changes, some
+from flows.engine.explain import param_changes, some
 
 _save_deps = Stage.save_deps
 

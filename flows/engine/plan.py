@@ -20,9 +20,9 @@ from dvc.stage import Stage
 from dvc.utils.serialize import load_path
 from dvc_data.hashfile.hash_info import HashInfo
 
+from flows.engine.explain import param_changes, some
 from flows.engine.graph import Graph, dotted, nearest
 from flows.engine.lockfile import adopt
-from flows.engine.reasons import param_changes, some
 from flows.engine.runcache import foreseen_hash, foreseen_outs, is_as_locked, overlaps, work_of
 from tasks.core.errors import InputError
 
@@ -69,7 +69,7 @@ def make_plan(graph: Graph) -> dict[str, Step]:
     return steps
 
 
-def settle(repo: Repo, name: str) -> tuple[Literal["cached", "restored", "run"], str]:
+def resolve(repo: Repo, name: str) -> tuple[Literal["cached", "restored", "run"], str]:
     """Once everything upstream is done: leave the stage, check its outputs out of the cache, or say that it must run; and
     what DVC's run cache calls that work."""
     stage = repo.stage.load_one(name=name)

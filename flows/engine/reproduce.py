@@ -1,4 +1,4 @@
-"""The child process of one stage: `dvc repro --single-item <stage>`, on the flow's leash.
+"""The child process of one stage: `dvc repro --single-item <stage>`, which ends with the flow.
 
 It differs from the dvc command in five ways: it waits for DVC's lock instead of giving up after three seconds (a stage
 that trained for hours must not fail at committing its outputs), it says by exit code whether only a lock was in the way,
@@ -16,9 +16,9 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from flows.engine.command import forbid_commands, fork_commands
+from flows.engine.fork_command import forbid_commands, fork_commands
 from flows.engine.inputs import refuse_changed_inputs
-from flows.engine.leash import end_group, hold_leash, silence
+from flows.engine.lifetime import end_group, end_with_parent, silence
 from flows.engine.lockfile import protect
 
 FLOW_RUN_ID = "REALIGN_FLOW_RUN_ID"  # of Prefect, set by the flow for its children
@@ -51,7 +51,7 @@ def reproduce(name: str, report: int, fetch: bool = False) -> int:
         silence()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    hold_leash(pulled)
+    end_with_parent(pulled)
     try:
         code = _reproduce(name, fetch)
     except Stopped:

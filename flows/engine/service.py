@@ -2,9 +2,9 @@
 
     python -m flows.engine.service <module> <arguments> ...
 
-Such a program has no leash, so this small process, its keeper, holds one in its stead. When it is told to, or when whoever
-started it is gone, it ends the program and the processes that the program has started for itself. Those that the program
-started for others, as a worker does with flows, end with it by their own means: the keeper waits for them, even if the
+Such a program does not watch a parent pipe, so a supervisor does: this small process. When it is told to, or when the
+process that started it is gone, it ends the program and the processes that the program started for itself. Those that the
+program started for others, as a worker does with flows, end by their own means: the supervisor waits for them, even if the
 program was killed and left them orphans.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.engine.leash import GRACE, end_group, hold_leash
+from flows.engine.lifetime import GRACE, end_group, end_with_parent
 
 LOGS = Path(".scratch/logs")
 PR_SET_CHILD_SUBREAPER = 36  # Linux: orphans below this process become its children, not those of process 1
@@ -37,7 +37,7 @@ class Service:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.engine.service", *command],
                 env=os.environ | says,
-                stdin=subprocess.PIPE,  # the leash
+                stdin=subprocess.PIPE,  # the parent pipe
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: services end in an order
@@ -50,7 +50,7 @@ class Service:
         """In good order; returns when nothing of it is left."""
         self._process.terminate()
         self._process.wait()
-        end_group(self._process.pid)  # had the keeper been killed
+        end_group(self._process.pid)  # had the supervisor been killed
 
 
 def main(command: list[str]) -> int:
@@ -59,7 +59,7 @@ def main(command: list[str]) -> int:
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, stop)
-    hold_leash(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         return subprocess.Popen([sys.executable, "-m", *command]).wait()
     finally:

@@ -99,7 +99,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
         loss = torch.zeros((), device=stage.device)
         for micro in batch.split(config.micro_batch_size or config.batch_size):
             logprobs = completion_logprobs(model, micro)
-            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", full_mask=batch.completion_mask)
             nll.backward()
             loss += nll.detach()
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)

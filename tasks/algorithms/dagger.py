@@ -117,8 +117,8 @@ class Model:
 
     def labels(self, asked: list[int], rollout: Rollout) -> list[list[int]]:
         says = torch.full_like(rollout.completion_ids, SILENT)
-        for rows, piece in rollout.pieces(64):
-            says[rows, : piece.time] = likeliest_tokens(self.model, piece)
+        for rows, micro in rollout.micro_batches(64):
+            says[rows, : micro.time] = likeliest_tokens(self.model, micro)
         return [row[:length] for row, length in zip(says.tolist(), rollout.lengths.tolist(), strict=True)]
 
 
@@ -170,8 +170,8 @@ def train(config: DaggerConfig, stage: Stage) -> None:
         updates = []
         for update in range(config.updates_per_step):
             chance = seeds.generator(stage.seed, "aggregate", step, update)
-            picked = torch.randperm(len(aggregate.rows), generator=chance)[: config.batch_size]
-            rows = [aggregate.rows[i] for i in picked]
+            indices = torch.randperm(len(aggregate.rows), generator=chance)[: config.batch_size]
+            rows = [aggregate.rows[i] for i in indices]
             batch = collate([prompts[i].ids for i, _, _ in rows], [y for _, y, _ in rows], tokenizer.pad_token_id, stage.device)
             says = pad([said for _, _, said in rows], SILENT, left=False)[0].to(stage.device)
 

@@ -70,12 +70,12 @@ def train(config: DpoPositiveConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
+        indices, parts = next(order), []
+        for rows in pairs.micro_batches(indices, config.micro_batch_size or config.batch_size):
             logratios = summed_logprobs(policy, pairs.batch(rows)) - ref_logprobs[rows].T.flatten()
             chosen, rejected = logratios.chunk(2)
             losses = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in)
-            (losses.sum() / len(picked)).backward()
+            (losses.sum() / len(indices)).backward()
             parts.append(torch.stack([losses, chosen, rejected]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 

@@ -1,31 +1,31 @@
 """GRPO: the completions of one prompt are each other's baseline; no value function.
 
-    Â_i = (score_i − mean of the group) / (std of the group + std_floor)
+    Â_i = (score_i − mean of the group) / (std of the group + std_eps)
     minimize  −min(ρ Â, clip(ρ, 1−ε_low, 1+ε_high) Â) + kl_coef · KL_k3(π‖π_ref)      per token, ρ = π/π_old
 
 Shao et al. 2024 (DeepSeekMath), equations 3 and 4. Its variants are params:
 
   clip_range_high    above clip_range_low it is the "clip higher" of DAPO (Yu et al. 2025)
-  ratio_bound        the unclipped ρ is at most this, also for bad tokens (INTELLECT-2, 2025); null: no bound
-  ratio_level        token; or sequence_mean: the geometric mean of a completion's ratios, one for all its tokens (GSPO, Zheng
+  max_ratio          the unclipped ρ is at most this, also for bad tokens (INTELLECT-2, 2025); null: no bound
+  importance_level   token; or sequence_mean: the geometric mean of a completion's ratios, one for all its tokens (GSPO, Zheng
                      et al. 2025, with clip ranges near 3e-4)
   surrogate          clipped: as above; cispo: −sg(clip(ρ, 1−ε_low, 1+ε_high)) Â log π (MiniMax-M1, 2025, with clip_range_low 1)
-  reduction          sequence_mean: the paper's; token_mean: DAPO's; longest_mean: that of Dr. GRPO (Liu et al. 2025)
-  std_floor          null: the advantage is not divided by the std (Dr. GRPO)
+  reduction          sequence_mean: the paper's; token_mean: DAPO's; max_length_mean: that of Dr. GRPO (Liu et al. 2025)
+  std_eps            null: the advantage is not divided by the std (Dr. GRPO)
   kl_correction      true: the KL term times ρ, so that its gradient is that of KL(π‖π_ref) (Tang & Munos 2025)
 
 How this differs from the paper
   - One optimizer step per rollout where num_epochs is 1 and batch_size the whole rollout: ρ is then 1 up to rounding, no clip
     ever binds, and the variants of the ratio differ only after the first step on a rollout.
   - The sampler's log-probabilities serve as π_old.
-  - std_floor is .2 here, not a tiny constant: with it a group whose completions are nearly equally good teaches little.
+  - std_eps is .2 here, not a tiny constant: with it a group whose completions are nearly equally good teaches little.
   - A group of equal scores has zero advantage but still feels the KL term, which pulls it back to the reference.
 
 Metrics: those of tasks/training/monitor.py, and
   loss/policy, loss/kl      the two terms above, the second before its coefficient, mean over the updates of the step
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε_low, 1+ε_high]
-  policy/zero_std_groups    share of groups that teach nothing
+  policy/zero_std_fraction  share of groups that teach nothing
   train/grad_norm           norm of the gradient of the last update, before clipping
 """
 
@@ -47,7 +47,7 @@ from tasks.rl.advantages import group_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
-from tasks.rl.policy_losses import cispo_loss, clipped_ratio_loss, importance_ratio, outside
+from tasks.rl.policy_losses import cispo_loss, clipped_ratio_loss, importance_ratio, is_clipped
 from tasks.training.monitor import Monitor, Scored, reference_logprobs
 from tasks.training.prompts import load_prompts
 
@@ -69,13 +69,13 @@ class GrpoConfig(Config):
     kl_coef: NonNegativeFloat
     kl_estimator: Literal["k1", "k2", "k3"]
     kl_correction: bool
-    reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "longest_mean"]
+    reduction: Literal["token_mean", "sequence_mean", "sequence_sum", "max_length_mean"]
     surrogate: Literal["clipped", "cispo"]
-    ratio_level: Literal["token", "sequence_mean"]
+    importance_level: Literal["token", "sequence_mean"]
     clip_range_low: PositiveFloat
     clip_range_high: PositiveFloat
-    ratio_bound: PositiveFloat | None
-    std_floor: NonNegativeFloat | None
+    max_ratio: PositiveFloat | None
+    std_eps: NonNegativeFloat | None
     missing_eos_penalty: NonNegativeFloat
 
     @model_validator(mode="after")
@@ -89,10 +89,12 @@ class GrpoConfig(Config):
 
     @model_validator(mode="after")
     def _variants(self) -> Self:
-        if self.surrogate == "cispo" and (self.ratio_bound is not None or self.ratio_level != "token"):
-            raise ValueError("surrogate cispo clips the weight of each token: set ratio_bound to null and ratio_level to token")
-        if self.ratio_bound is not None and self.ratio_bound <= 1 + self.clip_range_high:
-            raise ValueError(f"ratio_bound ({self.ratio_bound}) must be above 1 + clip_range_high, or it undoes the clip")
+        if self.surrogate == "cispo" and (self.max_ratio is not None or self.importance_level != "token"):
+            raise ValueError(
+                "surrogate cispo clips the weight of each token: set max_ratio to null and importance_level to token"
+            )
+        if self.max_ratio is not None and self.max_ratio <= 1 + self.clip_range_high:
+            raise ValueError(f"max_ratio ({self.max_ratio}) must be above 1 + clip_range_high, or it undoes the clip")
         if self.kl_coef and self.kl_estimator == "k1" and not self.kl_correction:
             raise ValueError("kl_estimator k1 has no gradient in a loss: set kl_correction to true, or kl_estimator to k3")
         return self
@@ -119,35 +121,35 @@ def train(config: GrpoConfig, stage: Stage) -> None:
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         rewards = scores - config.missing_eos_penalty * ~rollout.finished
-        advantages = group_advantages(rewards, config.group_size, config.std_floor)[:, None]
+        advantages = group_advantages(rewards, config.group_size, config.std_eps)[:, None]
 
         updates = []
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, whole = torch.zeros(4, device=stage.device), mask[batch_rows]
-                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
-                    rows, time = batch_rows[picked], micro.time
+                update, full_mask = torch.zeros(4, device=stage.device), mask[batch_rows]
+                for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
+                    rows, time = batch_rows[indices], micro.time
                     logprobs = completion_logprobs(policy, micro, config.temperature)
-                    ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.ratio_level)
+                    ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.importance_level)
                     if config.surrogate == "cispo":
                         losses = cispo_loss(logprobs, ratio, advantages[rows], config.clip_range_low, config.clip_range_high)
                     else:
                         losses = clipped_ratio_loss(
-                            ratio, advantages[rows], config.clip_range_low, config.clip_range_high, config.ratio_bound
+                            ratio, advantages[rows], config.clip_range_low, config.clip_range_high, config.max_ratio
                         )
-                    policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole, task.max_new_tokens)
+                    policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, full_mask, task.max_new_tokens)
                     kl = kl_estimate(logprobs, ref_logprobs[rows, :time], config.kl_estimator)
                     if config.kl_correction:
                         kl = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, "token") * kl
-                    kl = reduce_tokens(kl, micro.completion_mask, config.reduction, whole, task.max_new_tokens)
+                    kl = reduce_tokens(kl, micro.completion_mask, config.reduction, full_mask, task.max_new_tokens)
                     (policy_loss + config.kl_coef * kl).backward()
                     with torch.no_grad():
-                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
-                        moved = outside(ratio, config.clip_range_low, config.clip_range_high)
-                        drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
-                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
-                        update += torch.stack([policy_loss, kl, drift, moved])
+                        approx_kl = kl_estimate(micro.logprobs, logprobs, "k3")
+                        clipped = is_clipped(ratio, config.clip_range_low, config.clip_range_high)
+                        approx_kl = reduce_tokens(approx_kl, micro.completion_mask, "token_mean", full_mask)
+                        clipped = reduce_tokens(clipped, micro.completion_mask, "token_mean", full_mask)
+                        update += torch.stack([policy_loss, kl, approx_kl, clipped])
                 grad_norm = optimizer.constant_step(step, config.learning_rate)
                 updates.append(update)
 
@@ -157,7 +159,7 @@ def train(config: GrpoConfig, stage: Stage) -> None:
             "loss/kl": kl_mean,
             "policy/approx_kl": approx_kl,
             "policy/clip_fraction": clipped,
-            "policy/zero_std_groups": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),
+            "policy/zero_std_fraction": (rewards.view(-1, config.group_size).std(1) == 0).float().mean(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

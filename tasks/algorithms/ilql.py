@@ -112,11 +112,11 @@ def train(config: IlqlConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        batch = pairs.batch(picked)
+        indices = next(order)
+        batch = pairs.batch(indices)
         mask = batch.completion_mask
         rewards = torch.zeros(len(batch), batch.time, device=stage.device)
-        rewards[torch.arange(len(batch)), batch.lengths - 1] = scores[picked].T.flatten()
+        rewards[torch.arange(len(batch)), batch.lengths - 1] = scores[indices].T.flatten()
 
         logprobs, states = completion_logprobs_and_hidden(policy, batch)
         written, values = batch.completion_ids[..., None], value_head(states).squeeze(-1)
@@ -172,12 +172,12 @@ def check_foldable(policy: Any, batch: Batch) -> None:
 
 def pair_scores(scorer: Scorer, pairs: PairSet, answers: dict[str, str | None], what: str) -> Tensor:
     """Of the chosen and the rejected completion of every pair: (pairs, 2). Once, before training."""
-    pieces = pairs.pieces(ROWS_AT_ONCE)
+    micro_batches = pairs.by_length(ROWS_AT_ONCE)
     result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for picked in progress.track(pieces, len(pieces), f"{what}: scores"):
-        known = [answers.get(pairs.rows[i]["prompt"]) for i in picked]
-        scores, _ = scorer(pairs.batch(picked), known * 2)
-        result[picked] = torch.stack(scores.chunk(2), dim=1)
+    for indices in progress.track(micro_batches, len(micro_batches), f"{what}: scores"):
+        known = [answers.get(pairs.rows[i]["prompt"]) for i in indices]
+        scores, _ = scorer(pairs.batch(indices), known * 2)
+        result[indices] = torch.stack(scores.chunk(2), dim=1)
     return result
 
 

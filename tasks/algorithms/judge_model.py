@@ -83,9 +83,9 @@ class ComparisonSet:
     def __len__(self) -> int:
         return len(self.first_is_better)
 
-    def batch(self, picked: Sequence[int]) -> Batch:
-        """(2 · picked, time): all in the one order, then all in the other."""
-        rows = [*picked, *(len(self) + i for i in picked)]
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """(2 · indices, time): all in the one order, then all in the other."""
+        rows = [*indices, *(len(self) + i for i in indices)]
         return collate([self.prompts[i] for i in rows], [self.verdicts[i] for i in rows], self.pad_id, self.device)
 
 

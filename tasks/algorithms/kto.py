@@ -74,12 +74,12 @@ def train(config: KtoConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        batch = pairs.batch(picked)
-        ref = ref_logprobs[picked].T.flatten()
-        desirable = torch.arange(len(batch), device=stage.device) < len(picked)
+        indices = next(order)
+        batch = pairs.batch(indices)
+        ref = ref_logprobs[indices].T.flatten()
+        desirable = torch.arange(len(batch), device=stage.device) < len(indices)
         with torch.no_grad():
-            shift = len(picked) // 2  # neighbours are of like length and may share their prompt
+            shift = len(indices) // 2  # neighbours are of like length and may share their prompt
             mismatched = replace(
                 batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
             )  # fmt: skip

@@ -154,9 +154,9 @@ def train(config: MaxentIrlConfig, stage: Stage) -> None:
         learned = scores_in_pieces(reward, rollout)
         advantages = leave_one_out_advantages(learned - config.kl_coef * kl, config.group_size)[:, None]
         loss = torch.zeros((), device=stage.device)
-        for picked, micro in rollout.pieces(config.micro_batch_size):
-            losses = policy_gradient_loss(completion_logprobs(policy, micro), advantages[picked])
-            policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole=mask)
+        for indices, micro in rollout.micro_batches(config.micro_batch_size):
+            losses = policy_gradient_loss(completion_logprobs(policy, micro), advantages[indices])
+            policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, full_mask=mask)
             policy_loss.backward()
             loss += policy_loss.detach()
         grad_norm = optimizer.constant_step(step, config.learning_rate)

@@ -65,12 +65,12 @@ def train(config: OrpoConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
-        picked, parts = next(order), []
-        for rows in pairs.micro_batches(picked, config.micro_batch_size or config.batch_size):
+        indices, parts = next(order), []
+        for rows in pairs.micro_batches(indices, config.micro_batch_size or config.batch_size):
             batch = pairs.batch(rows)
             chosen, rejected = (summed_logprobs(policy, batch) / batch.lengths).chunk(2)
             odds_losses = odds_ratio_loss(chosen, rejected)
-            ((config.odds_ratio_coef * odds_losses - chosen).sum() / len(picked)).backward()
+            ((config.odds_ratio_coef * odds_losses - chosen).sum() / len(indices)).backward()
             parts.append(torch.stack([odds_losses, chosen, rejected]).detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 

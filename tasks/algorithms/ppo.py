@@ -106,7 +106,7 @@ def train(config: PpoConfig, stage: Stage) -> None:
 
         ref_logprobs, values = reference_logprobs(reference, rollout, config.temperature), torch.zeros_like(rollout.logprobs)
         with torch.no_grad():
-            for rows, micro in rollout.pieces(config.micro_batch_size):
+            for rows, micro in rollout.micro_batches(config.micro_batch_size):
                 _, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
                 values[rows, : micro.time] = value_head(states).squeeze(-1)
         rewards = -config.kl_coef * kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask
@@ -119,26 +119,26 @@ def train(config: PpoConfig, stage: Stage) -> None:
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, whole = torch.zeros(4, device=stage.device), mask[batch_rows]
-                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
-                    rows, time = batch_rows[picked], micro.time
+                update, full_mask = torch.zeros(4, device=stage.device), mask[batch_rows]
+                for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
+                    rows, time = batch_rows[indices], micro.time
                     logprobs, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
                     new_values = value_head(states).squeeze(-1)
                     policy_loss = reduce_tokens(
                         clipped_policy_loss(logprobs, micro.logprobs, advantages[rows, :time], config.clip_range),
-                        micro.completion_mask, config.reduction, whole,
+                        micro.completion_mask, config.reduction, full_mask,
                     )  # fmt: skip
                     value_loss = reduce_tokens(
                         clipped_value_loss(new_values, values[rows, :time], returns[rows, :time], config.value_clip_range),
-                        micro.completion_mask, config.reduction, whole,
+                        micro.completion_mask, config.reduction, full_mask,
                     )  # fmt: skip
                     (policy_loss + config.value_coef * value_loss).backward()
                     with torch.no_grad():
-                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
-                        moved = clip_fraction(logprobs, micro.logprobs, config.clip_range)
-                        drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
-                        moved = reduce_tokens(moved, micro.completion_mask, "token_mean", whole)
-                        update += torch.stack([policy_loss, value_loss, drift, moved])
+                        approx_kl = kl_estimate(micro.logprobs, logprobs, "k3")
+                        clipped = clip_fraction(logprobs, micro.logprobs, config.clip_range)
+                        approx_kl = reduce_tokens(approx_kl, micro.completion_mask, "token_mean", full_mask)
+                        clipped = reduce_tokens(clipped, micro.completion_mask, "token_mean", full_mask)
+                        update += torch.stack([policy_loss, value_loss, approx_kl, clipped])
                 grad_norm = optimizer.constant_step(step, config.learning_rate)
                 value_optimizer.constant_step(step, config.value_learning_rate)
                 updates.append(update)

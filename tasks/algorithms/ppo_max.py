@@ -147,7 +147,7 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
 
         ref_logprobs, values = reference_logprobs(reference, rollout, config.temperature), torch.zeros_like(rollout.logprobs)
         with torch.no_grad():
-            for rows, micro in rollout.pieces(config.micro_batch_size):
+            for rows, micro in rollout.micro_batches(config.micro_batch_size):
                 values[rows, : micro.time] = state_values(critic, micro)
         normalized = normalize(scores) if config.score_normalization else scores
         bounded = normalized.clamp(-score_clip, score_clip)
@@ -163,27 +163,27 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, whole = torch.zeros(6, device=stage.device), mask[batch_rows]
-                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
-                    rows, time = batch_rows[picked], micro.time
+                update, full_mask = torch.zeros(6, device=stage.device), mask[batch_rows]
+                for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
+                    rows, time = batch_rows[indices], micro.time
                     logprobs, new_values = completion_logprobs(policy, micro, config.temperature), state_values(critic, micro)
                     policy_loss = reduce_tokens(
                         clipped_policy_loss(logprobs, micro.logprobs, advantages[rows, :time], policy_clip),
-                        micro.completion_mask, config.reduction, whole,
+                        micro.completion_mask, config.reduction, full_mask,
                     )  # fmt: skip
                     value_loss = reduce_tokens(
                         clipped_value_loss(new_values, values[rows, :time], returns[rows, :time], value_clip)
                         if config.value_clip_range else 0.5 * (new_values - returns[rows, :time]).square(),
-                        micro.completion_mask, config.reduction, whole,
+                        micro.completion_mask, config.reduction, full_mask,
                     )  # fmt: skip
                     (policy_loss + value_loss if learning else value_loss).backward()
                     with torch.no_grad():
-                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
-                        moved = clip_fraction(logprobs, micro.logprobs, policy_clip)
-                        value_moved = ((new_values - values[rows, :time]).abs() > value_clip).float()
+                        approx_kl = kl_estimate(micro.logprobs, logprobs, "k3")
+                        clipped = clip_fraction(logprobs, micro.logprobs, policy_clip)
+                        value_clipped = ((new_values - values[rows, :time]).abs() > value_clip).float()
                         shares = [
-                            reduce_tokens(each, micro.completion_mask, "token_mean", whole)
-                            for each in (drift, moved, value_moved)
+                            reduce_tokens(each, micro.completion_mask, "token_mean", full_mask)
+                            for each in (approx_kl, clipped, value_clipped)
                         ]
                         update[:5] += torch.stack([policy_loss, value_loss, *shares])
                 if learning and config.pretraining_coef:

@@ -80,7 +80,7 @@ def train(config: RaftConfig, stage: Stage) -> None:
         loss = torch.zeros((), device=stage.device)
         for micro in best.split(config.micro_batch_size or len(best)):
             logprobs = completion_logprobs(policy, micro)
-            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=best.completion_mask)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", full_mask=best.completion_mask)
             nll.backward()
             loss += nll.detach()
         grad_norm = optimizer.constant_step(step, config.learning_rate)

@@ -86,10 +86,10 @@ def train(config: ReinforceConfig, stage: Stage) -> None:
         advantages = rewards[:, None]
 
         loss = torch.zeros((), device=stage.device)
-        for rows, micro in rollout.pieces(config.micro_batch_size):
+        for rows, micro in rollout.micro_batches(config.micro_batch_size):
             logprobs = completion_logprobs(policy, micro, config.temperature)
             losses = policy_gradient_loss(logprobs, advantages[rows])
-            policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole=mask)
+            policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, full_mask=mask)
             policy_loss.backward()
             loss += policy_loss.detach()
         grad_norm = optimizer.constant_step(step, config.learning_rate)

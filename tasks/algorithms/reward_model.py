@@ -184,18 +184,18 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     for step in stage.steps(config.num_steps):
         logged = []
         for member, order in zip(members, orders, strict=True):
-            picked = next(order)
-            batch = training.batch(picked)
+            indices = next(order)
+            batch = training.batch(indices)
             scores = raw_scores(member.model, batch)
-            fit, centering, accuracy = judgement_loss(config, scores, training, picked)
+            fit, centering, accuracy = judgement_loss(config, scores, training, indices)
             loss, terms = fit + config.center_coef * centering, {f"loss/{config.loss}": fit}
             if member.language_model:
-                chosen = batch.select(slice(len(picked))).trimmed()
+                chosen = batch.select(slice(len(indices))).trimmed()
                 logprobs = completion_logprobs(member.language_model, chosen)
                 terms["loss/imitation"] = reduce_tokens(-logprobs, chosen.completion_mask, "sequence_sum")
                 loss = loss + config.imitation_coef * terms["loss/imitation"]
             if steps:
-                losses = thumbs_loss(*steps.scores(member.model, batch, picked))
+                losses = thumbs_loss(*steps.scores(member.model, batch, indices))
                 terms["loss/process"] = losses.sum() / max(1, len(losses))
                 loss = loss + config.process_coef * terms["loss/process"]
             loss.backward()
@@ -253,15 +253,15 @@ def order_of(number: int, training: PairSet | JudgedSet, config: RewardModelConf
 
 
 def judgement_loss(
-    config: RewardModelConfig, scores: Tensor, training: Any, picked: list[int]
+    config: RewardModelConfig, scores: Tensor, training: Any, indices: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, centering term, accuracy) of a batch: scalars."""
     if config.loss == "bradley_terry":
         chosen, rejected = scores.chunk(2)
-        margin = config.margin_coef * torch.tensor([abs(training.rows[i]["gap"] or 0.0) for i in picked], device=scores.device)
+        margin = config.margin_coef * torch.tensor([abs(training.rows[i]["gap"] or 0.0) for i in indices], device=scores.device)
         loss = bradley_terry_loss(chosen, rejected, margin).mean()
         return loss, centering_loss(chosen, rejected).mean(), (chosen > rejected).float().mean()
-    values, places = training.values(picked), training.places(picked)
+    values, places = training.values(indices), training.places(indices)
     right, pairs = agreement(scores.detach(), values, places, training.kind)
     accuracy = torch.tensor(right / max(1, pairs))
     match config.loss:

@@ -36,7 +36,7 @@ from tasks.rl.advantages import leave_one_out_advantages
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
-from tasks.rl.policy_losses import clipped_ratio_loss, importance_ratio, outside
+from tasks.rl.policy_losses import clipped_ratio_loss, importance_ratio, is_clipped
 from tasks.training.monitor import Monitor, Scored, reference_logprobs
 from tasks.training.prompts import load_prompts
 
@@ -48,7 +48,7 @@ class RlooConfig(Config):
     kl_in: ClassVar[str] = "reward"
     kl_estimator: ClassVar[str] = "k1"
     reduction: ClassVar[str] = "sequence_mean"
-    ratio_level: ClassVar[str] = "sequence_sum"
+    importance_level: ClassVar[str] = "sequence_sum"
 
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
@@ -100,20 +100,20 @@ def train(config: RlooConfig, stage: Stage) -> None:
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, whole = torch.zeros(3, device=stage.device), mask[batch_rows]
-                for picked, micro in rollout.select(batch_rows).pieces(config.micro_batch_size):
-                    rows = batch_rows[picked]
+                update, full_mask = torch.zeros(3, device=stage.device), mask[batch_rows]
+                for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
+                    rows = batch_rows[indices]
                     logprobs = completion_logprobs(policy, micro, config.temperature)
-                    ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.ratio_level)
+                    ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.importance_level)
                     losses = clipped_ratio_loss(ratio, advantages[rows], config.clip_range, config.clip_range)
-                    policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, whole)
+                    policy_loss = reduce_tokens(losses, micro.completion_mask, config.reduction, full_mask)
                     policy_loss.backward()
                     with torch.no_grad():
-                        drift = kl_estimate(micro.logprobs, logprobs, "k3")
-                        moved = outside(ratio, config.clip_range, config.clip_range)
-                        drift = reduce_tokens(drift, micro.completion_mask, "token_mean", whole)
-                        moved = reduce_tokens(moved, micro.completion_mask, "sequence_mean", whole)
-                        update += torch.stack([policy_loss, drift, moved])
+                        approx_kl = kl_estimate(micro.logprobs, logprobs, "k3")
+                        clipped = is_clipped(ratio, config.clip_range, config.clip_range)
+                        approx_kl = reduce_tokens(approx_kl, micro.completion_mask, "token_mean", full_mask)
+                        clipped = reduce_tokens(clipped, micro.completion_mask, "sequence_mean", full_mask)
+                        update += torch.stack([policy_loss, approx_kl, clipped])
                 grad_norm = optimizer.constant_step(step, config.learning_rate)
                 updates.append(update)
 

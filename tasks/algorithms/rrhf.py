@@ -96,7 +96,7 @@ def train(config: RrhfConfig, stage: Stage) -> None:
             p = (logprobs * micro.completion_mask).sum(1) / micro.lengths
             rank_loss = ranking_loss(p, scores[rows], config.group_size).sum() / len(asked)
             nll_loss = reduce_tokens(
-                -logprobs, micro.completion_mask * best[rows], "token_mean", whole=rollout.completion_mask * best
+                -logprobs, micro.completion_mask * best[rows], "token_mean", full_mask=rollout.completion_mask * best
             )  # fmt: skip
             (rank_loss + config.sft_coef * nll_loss).backward()
             losses += torch.tensor([rank_loss.item(), nll_loss.item()])

@@ -64,13 +64,13 @@ def train(config: SftConfig, stage: Stage) -> None:
 
     order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, lengths)
     for step in stage.steps(config.num_steps):
-        picked = next(order)
-        batch = collate([prompts[i] for i in picked], [completions[i] for i in picked], tokenizer.pad_token_id, stage.device)
+        indices = next(order)
+        batch = collate([prompts[i] for i in indices], [completions[i] for i in indices], tokenizer.pad_token_id, stage.device)
 
         loss = torch.zeros((), device=stage.device)
         for micro in batch.split(config.micro_batch_size or config.batch_size):
             logprobs = completion_logprobs(policy, micro)
-            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", whole=batch.completion_mask)
+            nll = reduce_tokens(-logprobs, micro.completion_mask, "token_mean", full_mask=batch.completion_mask)
             nll.backward()
             loss += nll.detach()
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)

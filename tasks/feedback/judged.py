@@ -17,7 +17,7 @@ from tasks.models.batch import Batch, by_length, collate
 from tasks.models.reward import raw_scores
 from tasks.models.text import encode_completions, encode_prompts
 
-PIECE = 64
+ITEMS_AT_ONCE = 64
 KINDS = {"all_pairs": "ranking", "plackett_luce": "ranking", "regression": "rating", "binary": "thumbs"}  # of a loss
 
 
@@ -44,25 +44,25 @@ class JudgedSet:
     def __len__(self) -> int:
         return len(self.items)
 
-    def batch(self, picked: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int]) -> Batch:
         """All completions of these items, item by item: (completions, time)."""
-        rows = [i for item in picked for i in self.items[item]]
+        rows = [i for item in indices for i in self.items[item]]
         return collate([self.prompts[i] for i in rows], [self.completions[i] for i in rows], self.pad_id, self.device)
 
-    def values(self, picked: Sequence[int]) -> Tensor:
+    def values(self, indices: Sequence[int]) -> Tensor:
         """(completions,), in the order of `batch`."""
-        return torch.tensor([float(self.rows[i]["value"]) for item in picked for i in self.items[item]], device=self.device)
+        return torch.tensor([float(self.rows[i]["value"]) for item in indices for i in self.items[item]], device=self.device)
 
-    def places(self, picked: Sequence[int]) -> Tensor:
-        """Which of the picked items each completion belongs to, 0, 1, ...: (completions,)."""
-        return torch.tensor([place for place, item in enumerate(picked) for _ in self.items[item]], device=self.device)
+    def places(self, indices: Sequence[int]) -> Tensor:
+        """Which of the indices items each completion belongs to, 0, 1, ...: (completions,)."""
+        return torch.tensor([place for place, item in enumerate(indices) for _ in self.items[item]], device=self.device)
 
     def standardised(self, ratings: Tensor) -> Tensor:
         """In deviations from the mean of all ratings of this set."""
         values = self.values(range(len(self)))
         return (ratings - values.mean()) / values.std(correction=0).clamp(min=1e-6)
 
-    def pieces(self, size: int) -> list[list[int]]:
+    def by_length(self, size: int) -> list[list[int]]:
         """Every item once, as lists to give to `batch`; items of like length together."""
         return by_length(self.lengths, size)
 
@@ -107,7 +107,7 @@ def agreement(scores: Tensor, values: Tensor, places: Tensor, kind: str) -> tupl
 @torch.no_grad()
 def held_out_agreement(reward_model: Any, judged: JudgedSet) -> dict[str, float]:
     """Share of twos in the judged order, equal scores as half; nothing where no two are judged differently."""
-    every = [item for piece in judged.pieces(PIECE) for item in piece]
-    scores = torch.cat([raw_scores(reward_model, judged.batch(piece)) for piece in judged.pieces(PIECE)])
+    every = [item for piece in judged.by_length(ITEMS_AT_ONCE) for item in piece]
+    scores = torch.cat([raw_scores(reward_model, judged.batch(piece)) for piece in judged.by_length(ITEMS_AT_ONCE)])
     right, pairs = agreement(scores, judged.values(every), judged.places(every), judged.kind)
     return {"feedback_agreement": right / pairs, "feedback_pairs": float(pairs)} if pairs else {}

@@ -69,7 +69,7 @@ class Batch:
 
         return type(self)(*(cut(field.name, getattr(self, field.name)) for field in fields(self)))
 
-    def pieces(self, size: int) -> Iterator[tuple[Tensor, Self]]:
+    def micro_batches(self, size: int) -> Iterator[tuple[Tensor, Self]]:
         """(rows, trimmed batch of those rows), rows of like length together: most of the padding is never computed."""
         order = self.attention_mask.sum(1).argsort(stable=True)
         for rows in order.split(size):
@@ -107,16 +107,16 @@ class PairSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, picked: Sequence[int]) -> Batch:
-        """(2 · picked, time)"""
-        completions = [self.chosen[i] for i in picked] + [self.rejected[i] for i in picked]
-        return collate([self.prompts[i] for i in picked] * 2, completions, self.pad_id, self.device)
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """(2 · indices, time)"""
+        completions = [self.chosen[i] for i in indices] + [self.rejected[i] for i in indices]
+        return collate([self.prompts[i] for i in indices] * 2, completions, self.pad_id, self.device)
 
-    def micro_batches(self, picked: Sequence[int], size: int) -> list[Sequence[int]]:
-        """The picked pairs in their order, so many at a time."""
-        return [picked[i : i + size] for i in range(0, len(picked), size)]
+    def micro_batches(self, indices: Sequence[int], size: int) -> list[Sequence[int]]:
+        """The indices pairs in their order, so many at a time."""
+        return [indices[i : i + size] for i in range(0, len(indices), size)]
 
-    def pieces(self, size: int) -> list[list[int]]:
+    def by_length(self, size: int) -> list[list[int]]:
         """Every pair once, as lists to give to `batch`; pairs of like length together."""
         return by_length(self.lengths, size)
 

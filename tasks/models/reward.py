@@ -132,8 +132,8 @@ def standardised_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> Tens
 def scores_in_pieces(reward_model: Any, batch: Batch) -> Tensor:
     """raw_scores without gradient, of a batch of any size: (batch,)."""
     scores = torch.zeros(len(batch), device=batch.completion_ids.device)
-    for rows, piece in batch.pieces(at_once(reward_model, ROWS_AT_ONCE)):
-        scores[rows] = raw_scores(reward_model, piece)
+    for rows, micro in batch.micro_batches(at_once(reward_model, ROWS_AT_ONCE)):
+        scores[rows] = raw_scores(reward_model, micro)
     return scores
 
 

@@ -122,9 +122,9 @@ def finetune(
     stage.resume(reward=reward, optimizer=optimizer)
     order = seeds.batches(len(tokens), batch_size, stage.seed, stage.start, [len(ids) for ids in tokens])
     for step in stage.steps(num_steps):
-        picked = next(order)
-        logits = reward([tokens[i] for i in picked], prompts)
-        loss = F.binary_cross_entropy_with_logits(logits, correct[picked].to(stage.device))
+        indices = next(order)
+        logits = reward([tokens[i] for i in indices], prompts)
+        loss = F.binary_cross_entropy_with_logits(logits, correct[indices].to(stage.device))
         loss.backward()
         optimizer.cosine_step(step, num_steps, learning_rate)
         stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)

@@ -113,9 +113,9 @@ def fit_mlp(features: Array, answers: Answers, seed: int, members: int = ENSEMBL
             order = seeds.batches(len(answers), min(BATCH_SIZE, len(answers)), seeds.derive(seed, "mlp", member))
             for step in range(STEPS):
                 optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / STEPS)
-                picked = next(order)
-                states = F.silu(hidden(halve(inputs[picked], coins)))
-                loss = F.binary_cross_entropy_with_logits(output(halve(states, coins)), rates[picked], weight=calls[picked])
+                indices = next(order)
+                states = F.silu(hidden(halve(inputs[indices], coins)))
+                loss = F.binary_cross_entropy_with_logits(output(halve(states, coins)), rates[indices], weight=calls[indices])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -62,10 +62,10 @@ class StepSet:
                 "reward_model.process_coef: no step of the pairs can be checked; it needs equations such as 3+4=7, or answers"
             )
 
-    def scores(self, reward_model: Any, batch: Batch, picked: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def scores(self, reward_model: Any, batch: Batch, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(log-odds, 1 if right else 0) of every labelled step of these pairs: (steps,). batch: that of the pairs."""
-        ends = [self.ends[side][i] for side in (0, 1) for i in picked]
-        right = [label for side in (0, 1) for i in picked for label in self.right[side][i]]
+        ends = [self.ends[side][i] for side in (0, 1) for i in indices]
+        right = [label for side in (0, 1) for i in indices for label in self.right[side][i]]
         rows = [row for row, steps in enumerate(ends) for _ in steps]
         scores = token_scores(reward_model, batch)[rows, [end for steps in ends for end in steps]]
         return scores, torch.tensor(right, device=scores.device)
@@ -77,7 +77,7 @@ def step_figures(reward_model: Any, pairs: PairSet, steps: StepSet) -> dict[str,
     from sklearn.metrics import roc_auc_score
 
     found = [
-        steps.scores(reward_model, pairs.batch(piece), piece) for piece in pairs.pieces(at_once(reward_model, ROWS_AT_ONCE))
+        steps.scores(reward_model, pairs.batch(piece), piece) for piece in pairs.by_length(at_once(reward_model, ROWS_AT_ONCE))
     ]
     scores, right = (torch.cat(part).cpu() for part in zip(*found, strict=True))
     accuracy, low, high = wilson(int(((scores > 0) == (right > 0.5)).sum()), len(right))
@@ -100,8 +100,8 @@ def step_scores(reward_model: Any, batch: Batch, tokenizer: Any) -> list[list[fl
     prompts = as_read_by(reward_model, batch, tokenizer).prompts()
     read = collate(prompts, completions, own.pad_token_id, str(batch.prompt_ids.device))
     found: list[list[float]] = [[] for _ in texts]
-    for rows, piece in read.pieces(at_once(reward_model, ROWS_AT_ONCE)):
-        for row, scores in zip(rows.tolist(), token_scores(reward_model, piece), strict=True):
+    for rows, micro in read.micro_batches(at_once(reward_model, ROWS_AT_ONCE)):
+        for row, scores in zip(rows.tolist(), token_scores(reward_model, micro), strict=True):
             found[row] = scores[tokens[row]].tolist()
     return found
 

@@ -48,18 +48,18 @@ def leave_one_out_advantages(rewards: Tensor, group_size: int) -> Tensor:
     return torch.where(equal, 0.0, advantages).view(-1)
 
 
-def group_advantages(scores: Tensor, group_size: int, std_floor: float | None) -> Tensor:
-    """(score − mean of its group) / (std of its group + std_floor): GRPO, Shao et al. 2024, equation in section 4.1.
+def group_advantages(scores: Tensor, group_size: int, std_eps: float | None) -> Tensor:
+    """(score − mean of its group) / (std of its group + std_eps): GRPO, Shao et al. 2024, equation in section 4.1.
 
     scores: (batch,), the completions of one prompt next to each other. Unbiased std. A group of equal scores gets exactly
-    0; std_floor keeps a group of nearly equal scores from turning tiny gaps into advantages of ±1. None: nothing is divided
+    0; std_eps keeps a group of nearly equal scores from turning tiny gaps into advantages of ±1. None: nothing is divided
     (Dr. GRPO, Liu et al. 2025: dividing weighs questions that are too easy or too hard more).
     """
     if group_size < 2:
         raise ValueError(f"group_size {group_size}: a group needs at least 2 completions to compare")
     groups = scores.view(-1, group_size)
     centered = groups - groups.mean(1, keepdim=True)
-    advantages = centered if std_floor is None else centered / (groups.std(1, keepdim=True) + std_floor)
+    advantages = centered if std_eps is None else centered / (groups.std(1, keepdim=True) + std_eps)
     equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
     return torch.where(equal, 0.0, advantages).view(-1)
 

@@ -17,29 +17,29 @@ def whiten(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def reduce_tokens(
-    values: Tensor, mask: Tensor, reduction: str, whole: Tensor | None = None, max_tokens: int | None = None
+    values: Tensor, mask: Tensor, reduction: str, full_mask: Tensor | None = None, max_tokens: int | None = None
 ) -> Tensor:
     """One number from a loss per token; mask: (micro_batch, time), values the same, or (micro_batch, 1): one for all tokens.
 
     token_mean      every token counts the same: Σ / tokens
     sequence_mean   every completion counts the same: mean over completions of their token means
     sequence_sum    mean over completions of their token sums
-    longest_mean    every completion counts as if it had max_tokens tokens: Σ / (completions · max_tokens), so that a long
+    max_length_mean    every completion counts as if it had max_tokens tokens: Σ / (completions · max_tokens), so that a long
                     wrong answer is not punished less per token than a short one (Dr. GRPO, Liu et al. 2025)
 
-    whole: mask of the whole optimizer batch, (batch, time'). Summing the result over the micro-batches then gives exactly
+    full_mask: mask of the whole optimizer batch, (batch, time'). Summing the result over the micro-batches then gives exactly
     the value of the whole batch, so gradient accumulation changes nothing.
     """
-    whole = mask if whole is None else whole
+    full_mask = mask if full_mask is None else full_mask
     match reduction:
         case "token_mean":
-            return (values * mask).sum() / whole.sum().clamp(min=1)
+            return (values * mask).sum() / full_mask.sum().clamp(min=1)
         case "sequence_mean":
-            return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).sum() / whole.shape[0]
+            return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).sum() / full_mask.shape[0]
         case "sequence_sum":
-            return (values * mask).sum() / whole.shape[0]
-        case "longest_mean":
+            return (values * mask).sum() / full_mask.shape[0]
+        case "max_length_mean":
             if max_tokens is None:
-                raise ValueError("reduction longest_mean: max_tokens is needed, the longest allowed completion")
-            return (values * mask).sum() / (whole.shape[0] * max_tokens)
-    raise ValueError(f"reduction: {reduction!r} is not one of token_mean, sequence_mean, sequence_sum, longest_mean")
+                raise ValueError("reduction max_length_mean: max_tokens is needed, the longest allowed completion")
+            return (values * mask).sum() / (full_mask.shape[0] * max_tokens)
+    raise ValueError(f"reduction: {reduction!r} is not one of token_mean, sequence_mean, sequence_sum, max_length_mean")

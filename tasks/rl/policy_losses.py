@@ -27,18 +27,18 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, level
             return ((log_ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)).exp()
         case "sequence_sum":
             return (log_ratio * mask).sum(1, keepdim=True).exp()
-    raise ValueError(f"ratio_level: {level!r} is not one of token, sequence_mean, sequence_sum")
+    raise ValueError(f"importance_level: {level!r} is not one of token, sequence_mean, sequence_sum")
 
 
 def clipped_ratio_loss(
-    ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float, ratio_bound: float | None = None
+    ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float, max_ratio: float | None = None
 ) -> Tensor:
     """−min(ρ Â, clip(ρ, 1−ε_low, 1+ε_high) Â), in the shape of the ratio: (batch, time) or (batch, 1).
 
-    clip_high > clip_low is the "clip higher" of DAPO, Yu et al. 2025. ratio_bound: the first ρ is at most this, which bounds
+    clip_high > clip_low is the "clip higher" of DAPO, Yu et al. 2025. max_ratio: the first ρ is at most this, which bounds
     the loss of a bad token that has become much likelier (two-sided clipping: INTELLECT-2, 2025; δ in its equation).
     """
-    unclipped = ratio if ratio_bound is None else ratio.clamp(max=ratio_bound)
+    unclipped = ratio if max_ratio is None else ratio.clamp(max=max_ratio)
     return -torch.minimum(unclipped * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
 
 
@@ -50,7 +50,7 @@ def cispo_loss(logprobs: Tensor, ratio: Tensor, advantages: Tensor, clip_low: fl
     return -ratio.clamp(1 - clip_low, 1 + clip_high).detach() * advantages * logprobs
 
 
-def outside(ratio: Tensor, clip_low: float, clip_high: float) -> Tensor:
+def is_clipped(ratio: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """1 where the ratio left [1−ε_low, 1+ε_high], else 0; in the shape of the ratio."""
     return ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).float()
 
@@ -65,7 +65,7 @@ def clipped_policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tens
 
 def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, clip_range: float) -> Tensor:
     """1 where the ratio left the trust region, else 0. (batch, time)"""
-    return outside((logprobs - old_logprobs).exp(), clip_range, clip_range)
+    return is_clipped((logprobs - old_logprobs).exp(), clip_range, clip_range)
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_range: float) -> Tensor:

@@ -105,8 +105,8 @@ class Probe:
 def reference_logprobs(reference: Any, rollout: Rollout, temperature: float) -> Tensor:
     """log π_ref of the sampled tokens: (batch, time), in nats."""
     logprobs = torch.zeros_like(rollout.logprobs)
-    for rows, piece in rollout.pieces(at_once(reference, ROWS_AT_ONCE)):
-        logprobs[rows, : piece.time] = completion_logprobs(reference, piece, temperature)
+    for rows, micro in rollout.micro_batches(at_once(reference, ROWS_AT_ONCE)):
+        logprobs[rows, : micro.time] = completion_logprobs(reference, micro, temperature)
     return logprobs
 
 

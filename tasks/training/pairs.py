@@ -34,10 +34,10 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 
     Once, before training: the reference never changes.
     """
-    pieces = pairs.pieces(at_once(reference, ROWS_AT_ONCE))
+    micro_batches = pairs.by_length(at_once(reference, ROWS_AT_ONCE))
     result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for picked in progress.track(pieces, len(pieces), f"{what}: reference"):
-        result[picked] = torch.stack(summed_logprobs(reference, pairs.batch(picked)).chunk(2), dim=1)
+    for indices in progress.track(micro_batches, len(micro_batches), f"{what}: reference"):
+        result[indices] = torch.stack(summed_logprobs(reference, pairs.batch(indices)).chunk(2), dim=1)
     return result
 
 
@@ -45,6 +45,6 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 def pair_scores(reward_model: Any, pairs: PairSet) -> Tensor:
     """The score of the chosen and of the rejected completion of every pair, before standardisation: (pairs, 2)."""
     result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for picked in pairs.pieces(at_once(reward_model, ROWS_AT_ONCE)):
-        result[picked] = torch.stack(raw_scores(reward_model, pairs.batch(picked)).chunk(2), dim=1)
+    for indices in pairs.by_length(at_once(reward_model, ROWS_AT_ONCE)):
+        result[indices] = torch.stack(raw_scores(reward_model, pairs.batch(indices)).chunk(2), dim=1)
     return result

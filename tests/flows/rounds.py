@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dvc.utils.serialize import load_yaml
 
-from flows.engine.process import Children
+from flows.engine.children import Children
 
 NAMES = [f"part@{n}" for n in range(8)]
 DVC_YAML = """

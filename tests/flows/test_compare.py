@@ -341,17 +341,17 @@ def test_bad_input_is_one_sentence(here: Path, settings: list[str], seeds: str |
 def test_params_keep_their_comments(here: Path) -> None:
     file = here / "params.yaml"
     file.write_text(file.read_text().replace("seconds_per_step: 0.0}", "seconds_per_step: 0.0} # of sleep\n"))
-    crew = Variants(Path(".scratch/compare/x"), Start.now(), lambda name, line: None)
+    variants = Variants(Path(".scratch/compare/x"), Start.now(), lambda name, line: None)
     [variant] = sweep("work.a.scale=1").variants
-    crew.prepare(variant)
-    written = (crew.checkout(variant) / "params.yaml").read_text()
+    variants.prepare(variant)
+    written = (variants.checkout(variant) / "params.yaml").read_text()
     assert "# of sleep" in written
     expected = YAML(typ="safe").load(file)
     expected["work"]["a"]["scale"] = 1
     assert YAML(typ="safe").load(written) == expected
-    (crew.checkout(variant) / "kept").touch()
-    crew.prepare(variant)
-    assert (crew.checkout(variant) / "kept").exists()  # the same variant goes on where it is
+    (variants.checkout(variant) / "kept").touch()
+    variants.prepare(variant)
+    assert (variants.checkout(variant) / "kept").exists()  # the same variant goes on where it is
     file.write_text(file.read_text() + "# changed\n")
     Variants(Path(".scratch/compare/x"), Start.now(), lambda name, line: None).prepare(variant)
-    assert not (crew.checkout(variant) / "kept").exists()
+    assert not (variants.checkout(variant) / "kept").exists()

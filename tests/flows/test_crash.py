@@ -12,8 +12,8 @@ from dvc.utils.serialize import modify_yaml
 from mlflow import MlflowClient
 from ruamel.yaml.representer import RepresenterError
 
+from flows.engine.children import Children
 from flows.engine.lockfile import protect
-from flows.engine.process import Children
 from tests.flows.servers import last_flow_run
 from tests.flows.toy import Project
 from tests.processes import PATIENCE, Nursery, TrackingServer, wait_until

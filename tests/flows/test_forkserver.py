@@ -58,11 +58,11 @@ def test_what_is_no_plain_command_goes_through_the_shell(server: Forkserver, fin
     assert child.wait() == 0
 
 
-def test_a_child_ends_when_its_leash_is_pulled(server: Forkserver, finished: Project) -> None:
+def test_a_child_ends_when_its_parent_pipe_closes(server: Forkserver, finished: Project) -> None:
     finished.set(work__a__scale=4, work__a__seconds=100.0)
     child = server.fork("work@a", dict(os.environ), [])
     wait_until(lambda: "work@a" in (Path("journal.txt").read_text().splitlines() or [""])[-1])
-    child.leash.close()
+    child.parent_pipe.close()
     assert child.wait() != 0
     server.close()
     wait_until(lambda: [one.pid for one in finished.processes()] == [os.getpid()])

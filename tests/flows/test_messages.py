@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from flows.engine.console import METRICS, show_results
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import LONGEST_NAME, PipelineRun
 from flows.engine.recorder import Recorder
-from flows.engine.show import METRICS, show_results
 from tasks.core.errors import InputError
 from tests.flows.toy import ROOT
 

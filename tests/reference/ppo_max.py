@@ -87,20 +87,27 @@ def ppo_max(
         tokens = sum(len(ids) for _, ids in pairs)
         updates = []
         for _ in range(c["num_epochs"]):
-            policy_loss, value_loss, drift, outside, moved, nll = torch.zeros(()), torch.zeros(()), 0.0, 0, 0, torch.zeros(())
+            policy_loss, value_loss, approx_kl, clipped, value_clipped, nll = (
+                torch.zeros(()),
+                torch.zeros(()),
+                0.0,
+                0,
+                0,
+                torch.zeros(()),
+            )
             for row, (prompt, ids) in enumerate(pairs):
                 logprobs, values = completion_logprobs_of_one(policy, prompt, ids, 1.0), values_of_one(critic, prompt, ids)
                 for t in range(len(ids)):
                     ratio, advantage = (logprobs[t] - old_logprobs[row][t]).exp(), advantages[row][t]
-                    drift += (ratio - 1 - ratio.log()).item()
+                    approx_kl += (ratio - 1 - ratio.log()).item()
                     gain = ratio * advantage
                     if c["clip_range"] is not None:
-                        outside += int(abs(ratio.item() - 1) > c["clip_range"])
+                        clipped += int(abs(ratio.item() - 1) > c["clip_range"])
                         gain = torch.minimum(gain, ratio.clamp(1 - c["clip_range"], 1 + c["clip_range"]) * advantage)
                     policy_loss = policy_loss - gain / tokens
                     error, old = 0.5 * (values[t] - returns[row][t]) ** 2, old_values[row][t]
                     if c["value_clip_range"] is not None:
-                        moved += int(abs(values[t].item() - old.item()) > c["value_clip_range"])
+                        value_clipped += int(abs(values[t].item() - old.item()) > c["value_clip_range"])
                         near = old + (values[t] - old).clamp(-c["value_clip_range"], c["value_clip_range"])
                         error = torch.maximum(error, 0.5 * (near - returns[row][t]) ** 2)
                     value_loss = value_loss + error / tokens
@@ -116,7 +123,14 @@ def ppo_max(
                 rate = c["learning_rate"] * min(1.0, (step - c["critic_warmup_steps"] + 1) / 5)
                 grad_norm = clipped_step(optimizer, rate, c["max_grad_norm"])
             updates.append(
-                (policy_loss.item(), value_loss.item(), nll.item(), drift / tokens, outside / tokens, moved / tokens)
+                (
+                    policy_loss.item(),
+                    value_loss.item(),
+                    nll.item(),
+                    approx_kl / tokens,
+                    clipped / tokens,
+                    value_clipped / tokens,
+                )
             )
         keys = (
             "loss/policy", "loss/value", "loss/pretraining", "policy/approx_kl", "policy/clip_fraction", "value/clip_fraction",

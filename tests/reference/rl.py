@@ -17,13 +17,13 @@ def gae_of_one(rewards: Sequence[float], values: Sequence[float], gamma: float, 
     ]  # fmt: skip
 
 
-def group_advantages(scores: Sequence[float], group_size: int, std_floor: float) -> list[float]:
+def group_advantages(scores: Sequence[float], group_size: int, std_eps: float) -> list[float]:
     advantages = []
     for begin in range(0, len(scores), group_size):
         group = scores[begin : begin + group_size]
         mean = sum(group) / len(group)
         std = math.sqrt(sum((score - mean) ** 2 for score in group) / (len(group) - 1))
-        advantages += [(score - mean) / (std + std_floor) if max(group) > min(group) else 0.0 for score in group]
+        advantages += [(score - mean) / (std + std_eps) if max(group) > min(group) else 0.0 for score in group]
     return advantages
 
 
@@ -51,7 +51,7 @@ def reduce_tokens(rows: Sequence[Sequence[float]], reduction: str, max_tokens: i
         return sum(sums) / sum(map(len, rows))
     if reduction == "sequence_mean":
         return sum(total / len(row) for total, row in zip(sums, rows, strict=True)) / len(rows)
-    if reduction == "longest_mean":
+    if reduction == "max_length_mean":
         return sum(total / max_tokens for total in sums) / len(rows)
     return sum(sums) / len(rows)
 

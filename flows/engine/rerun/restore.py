@@ -12,9 +12,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows.engine.checkout import make_checkout, start_align
-from flows.engine.crew import ONE_FLOW
+from flows.engine.executor import ONE_FLOW
 from flows.engine.graph import open_repo, read_graph
-from flows.engine.leash import GRACE, end_group
+from flows.engine.lifetime import GRACE, end_group
 from flows.engine.lineage import DVC_LOCK, mark_killed
 from flows.engine.locks import take, wait_for
 from flows.engine.rerun.record import Record, metrics_of, read_lock

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from flows.engine.environment import Environment, environment_changes, hardware_changes
-from flows.engine.reasons import param_changes, some
+from flows.engine.explain import param_changes, some
 from tasks.core.stage import RECEIPTS
 
 Word = Literal["identical", "within tolerance", "different", "failed", "not run", "not recorded"]

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.engine.show import METRICS, STYLES, console
+from flows.engine.console import METRICS, STYLES, console
 from flows.engine.sweep.axes import SEED, Sweep, Variant
 from flows.engine.sweep.differences import difference_table
 from flows.engine.sweep.gains import flat, gain_table
-from flows.engine.sweep.run import SweepRun
+from flows.engine.sweep.mlflow_run import SweepRun
 from flows.engine.sweep.variant import Ended, Variants
 from tasks.core.config import flatten
 from tasks.core.errors import InputError

@@ -18,7 +18,7 @@ from typing import Literal, Self
 from dvc.utils.serialize import modify_yaml
 
 from flows.engine.checkout import make_checkout, start_align
-from flows.engine.crew import ONE_FLOW
+from flows.engine.executor import ONE_FLOW
 from flows.engine.git import changes, git
 from flows.engine.lineage import VARIANT
 from flows.engine.locks import wait_for

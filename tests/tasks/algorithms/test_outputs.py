@@ -38,7 +38,7 @@ HISTORY = {
     "policy@reinforce_baseline-0": MONITOR | {"loss/policy", "policy/baseline", "train/grad_norm"},
     "policy@rloo-0": MONITOR | {"loss/policy", "policy/approx_kl", "policy/clip_fraction", "train/grad_norm"},
     "policy@grpo-0": MONITOR | {
-        "loss/policy", "loss/kl", "policy/approx_kl", "policy/clip_fraction", "policy/zero_std_groups", "train/grad_norm",
+        "loss/policy", "loss/kl", "policy/approx_kl", "policy/clip_fraction", "policy/zero_std_fraction", "train/grad_norm",
     },
     "policy@dpo-0": PROBE | {
         "loss/dpo", "train/accuracy", "train/margin", "train/chosen_logratio", "train/rejected_logratio", "train/grad_norm",

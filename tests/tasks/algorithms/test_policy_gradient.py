@@ -8,8 +8,8 @@ from tasks.core.files import read_json
 SEVERAL_STEPS = {"num_steps": 2, "num_epochs": 2, "batch_size": 16}
 VARIANTS = {
     "surrogate": {"surrogate": "cispo"},
-    "ratio_level": {"ratio_level": "sequence_mean"},
-    "ratio_bound": {"ratio_bound": 1.02, "clip_range_high": 0.01},
+    "importance_level": {"importance_level": "sequence_mean"},
+    "max_ratio": {"max_ratio": 1.02, "clip_range_high": 0.01},
     "clip_range_high": {"clip_range_high": 0.01},
 }
 
@@ -38,7 +38,7 @@ def largest_gap(first, second):
     return max((first[name] - second[name]).abs().max().item() for name in first)
 
 
-@pytest.mark.parametrize("variant", ["surrogate", "ratio_level", "ratio_bound"])
+@pytest.mark.parametrize("variant", ["surrogate", "importance_level", "max_ratio"])
 def test_the_variants_of_the_ratio_are_one_method_at_one_step_per_rollout(again, variant):
     """ρ is 1 there: −Â ∇log π, however it is clipped. With the paper's reduction a ratio of completions is no exception."""
     plain, history = train(again, "grpo", num_steps=2, reduction="sequence_mean")
@@ -56,7 +56,7 @@ def test_with_several_steps_they_part(again, variant):
     assert min(row["policy/approx_kl"] for row in history) > 1e-4
 
 
-@pytest.mark.parametrize("params", [{"reduction": "longest_mean"}, {"kl_correction": True, "kl_coef": 1.0}])
+@pytest.mark.parametrize("params", [{"reduction": "max_length_mean"}, {"kl_correction": True, "kl_coef": 1.0}])
 def test_what_counts_at_one_step_too(again, params):
     """The clip of the gradient's norm is what the scale of a reduction meets; the first step has no KL to correct."""
     plain, _ = train(again, "grpo", num_steps=3, kl_coef=1.0)

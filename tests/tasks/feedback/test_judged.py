@@ -34,7 +34,7 @@ def test_a_ranking_stays_together_and_each_annotator_has_one(reward_model):
     assert found.places([2]).tolist() == [0, 0]
     texts = [reward_model.tokenizer.decode(ids[:-1]) for ids in found.batch([1, 0]).completions()]
     assert texts == ["so 1", "A: 1", "A: 1", "A: 2"]
-    assert sorted(item for piece in found.pieces(2) for item in piece) == [0, 1, 2]
+    assert sorted(item for piece in found.by_length(2) for item in piece) == [0, 1, 2]
     assert [len(judged(reward_model, rows, kind)) for kind in ("rating", "thumbs")] == [1, 0]
 
 

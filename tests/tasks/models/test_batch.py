@@ -48,17 +48,17 @@ def test_pieces_hold_every_row_once_and_say_which(size):
     prompts = [[1] * length for length in (3, 1, 2, 3, 1, 1, 2)]
     completions = [[row + 10] * length for row, length in enumerate((1, 4, 2, 2, 1, 3, 4))]
     batch = collate(prompts, completions, pad_id=0, device="cpu")
-    pieces = list(batch.pieces(size))
-    assert sorted(row for rows, _ in pieces for row in rows.tolist()) == list(range(7))
-    for rows, piece in pieces:
-        assert piece.completions() == [completions[row] for row in rows]
-        assert piece.prompt_mask.sum(1).tolist() == [len(prompts[row]) for row in rows]
-    assert max(len(piece) for _, piece in pieces) == size
+    micro_batches = list(batch.micro_batches(size))
+    assert sorted(row for rows, _ in micro_batches for row in rows.tolist()) == list(range(7))
+    for rows, micro in micro_batches:
+        assert micro.completions() == [completions[row] for row in rows]
+        assert micro.prompt_mask.sum(1).tolist() == [len(prompts[row]) for row in rows]
+    assert max(len(micro) for _, micro in micro_batches) == size
 
 
 def test_pieces_put_like_lengths_together():
     batch = collate([[1]] * 8, [[2] * length for length in (1, 9, 1, 9, 1, 9, 1, 9)], pad_id=0, device="cpu")
-    assert [piece.time for _, piece in batch.pieces(4)] == [1, 9]
+    assert [micro.time for _, micro in batch.micro_batches(4)] == [1, 9]
 
 
 def test_pad_sides():

@@ -73,11 +73,11 @@ def test_group_advantages_equal_their_slow_twin(group_size):
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0, 0.1, 1e8 / 3])
-@pytest.mark.parametrize("std_floor", [None, 0.0, 1e-4, 0.2])
-def test_a_group_of_equal_scores_has_exactly_zero_advantage(score, std_floor):
+@pytest.mark.parametrize("std_eps", [None, 0.0, 1e-4, 0.2])
+def test_a_group_of_equal_scores_has_exactly_zero_advantage(score, std_eps):
     """Also without a floor, and where the mean of equal numbers is not that number in floating point."""
     scores = torch.tensor([score] * 6 + [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
-    advantages = group_advantages(scores, 6, std_floor)
+    advantages = group_advantages(scores, 6, std_eps)
     assert advantages[:6].eq(0).all()
     assert advantages[6:].ne(0).all()
 

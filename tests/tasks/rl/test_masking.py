@@ -6,14 +6,14 @@ import torch
 from tasks.rl.masking import masked_mean, reduce_tokens, whiten
 from tests.reference import rl as slow
 
-REDUCTIONS = ["token_mean", "sequence_mean", "sequence_sum", "longest_mean"]
+REDUCTIONS = ["token_mean", "sequence_mean", "sequence_sum", "max_length_mean"]
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]])
 VALUES = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
 ROWS = [row[: sum(mask)] for row, mask in zip(VALUES.tolist(), MASK.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize(("reduction", "by_hand"), [
-    ("token_mean", 12 / 4), ("sequence_mean", 5.0), ("sequence_sum", 6.0), ("longest_mean", 1.5),
+    ("token_mean", 12 / 4), ("sequence_mean", 5.0), ("sequence_sum", 6.0), ("max_length_mean", 1.5),
 ])  # fmt: skip
 def test_by_hand(reduction, by_hand):
     """Rows (1, 1, 1) and (9): 12 over 4 tokens; (1 + 9) / 2; (3 + 9) / 2; 12 / (2 · 4), if 4 tokens are allowed."""
@@ -52,7 +52,7 @@ def test_micro_batches_change_neither_the_loss_nor_its_gradient(reduction, micro
     total = 0.0
     for rows in torch.arange(4).split(micro_batch_size):
         time = int(MASK[rows].sum(1).max())
-        part = reduce_tokens(in_parts[rows, :time], MASK[rows, :time], reduction, whole=MASK, max_tokens=7)
+        part = reduce_tokens(in_parts[rows, :time], MASK[rows, :time], reduction, full_mask=MASK, max_tokens=7)
         part.backward()
         total += part.item()
     assert total == pytest.approx(loss.item(), abs=1e-6)
@@ -60,10 +60,10 @@ def test_micro_batches_change_neither_the_loss_nor_its_gradient(reduction, micro
 
 
 def test_unknown_reduction_says_what_is_known():
-    with pytest.raises(ValueError, match="token_mean, sequence_mean, sequence_sum, longest_mean"):
+    with pytest.raises(ValueError, match="token_mean, sequence_mean, sequence_sum, max_length_mean"):
         reduce_tokens(VALUES, MASK, "mean")
     with pytest.raises(ValueError, match="max_tokens is needed"):
-        reduce_tokens(VALUES, MASK, "longest_mean")
+        reduce_tokens(VALUES, MASK, "max_length_mean")
 
 
 def test_masked_mean():

@@ -23,7 +23,7 @@ from tasks.rl.policy_losses import (
 from tasks.rl.preference_losses import bradley_terry_loss, dpo_loss, ipo_loss
 
 GRPO_REDUCTIONS = {
-    "grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "cispo": "token_mean", "dr_grpo": "longest_mean",
+    "grpo": "sequence_mean", "bnpo": "token_mean", "dapo": "token_mean", "cispo": "token_mean", "dr_grpo": "max_length_mean",
 }  # fmt: skip
 GRPO_LEVELS = {"token": "token", "sequence": "sequence_mean"}
 
@@ -109,7 +109,7 @@ def test_group_advantages(recorded):
     inputs, advantages = recorded["grpo"]["inputs"], recorded["grpo"]["advantages"]
     seen = 0
     for rewards in ("rewards", "rewards_flat"):
-        ours = group_advantages(torch.tensor(inputs[rewards]), inputs["num_generations"], std_floor=1e-4)
+        ours = group_advantages(torch.tensor(inputs[rewards]), inputs["num_generations"], std_eps=1e-4)
         same(ours, advantages[f"{rewards}/group"])
         seen += 1
     assert seen == 2

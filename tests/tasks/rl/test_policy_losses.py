@@ -13,7 +13,7 @@ from tasks.rl.policy_losses import (
     clipped_ratio_loss,
     clipped_value_loss,
     importance_ratio,
-    outside,
+    is_clipped,
     policy_gradient_loss,
 )
 
@@ -84,7 +84,7 @@ def test_policy_gradient_by_hand():
 ])  # fmt: skip
 def test_an_asymmetric_clip_with_a_bound_by_hand(ratio, advantage, loss, gradient):
     logprobs = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    value = clipped_ratio_loss(logprobs.exp(), torch.tensor([[advantage]]), clip_low=0.1, clip_high=0.3, ratio_bound=1.6)
+    value = clipped_ratio_loss(logprobs.exp(), torch.tensor([[advantage]]), clip_low=0.1, clip_high=0.3, max_ratio=1.6)
     value.backward()
     assert value.item() == pytest.approx(loss, abs=1e-6)
     assert logprobs.grad.item() == pytest.approx(gradient, abs=1e-6)
@@ -134,7 +134,7 @@ def test_on_policy_the_ratio_of_a_completion_gives_each_of_its_tokens_the_same_g
 
 def test_outside_counts_each_side_by_its_own_range():
     ratios = torch.tensor([1.0, 0.91, 0.89, 1.29, 1.31])
-    assert outside(ratios, 0.1, 0.3).tolist() == [0, 0, 1, 0, 1]
+    assert is_clipped(ratios, 0.1, 0.3).tolist() == [0, 0, 1, 0, 1]
 
 
 def test_clip_fraction_counts_what_left_the_trust_region():

@@ -1,7 +1,7 @@
-"""No process outlives the flow: a leash that pulls when the flow dies, and the end of a whole process group.
+"""No process outlives the flow: children end when their parent is gone, and a process group ends as a whole.
 
-A signal reaches only those who can still send or receive it. The kernel closes the pipes of a dead process whatever
-killed it, so every child of a flow holds the read end of one (its stdin) and ends itself when that end closes.
+A dying process cannot always send a signal, but the kernel closes its pipes whatever killed it. So every child of a flow
+has a pipe from its parent as stdin, the parent pipe, and ends itself when that pipe closes.
 """
 
 import os
@@ -18,17 +18,17 @@ PARENT = "REALIGN_PARENT"  # the process that a flow started by another flow mus
 GRACE = 15.0  # seconds that a stage has, after SIGTERM, to tell MLflow that it was killed
 
 
-def hold_leash(on_pull: Callable[[], None]) -> None:
-    """Call `on_pull` (in a thread) when the process that holds the other end of stdin is gone. Stdin becomes /dev/null."""
-    leash = os.dup(0)  # not inherited by what this process starts
+def end_with_parent(when_gone: Callable[[], None]) -> None:
+    """Call `when_gone` (in a thread) when the process that holds the other end of stdin is gone. Stdin becomes /dev/null."""
+    parent_pipe = os.dup(0)  # not inherited by what this process starts
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
 
     def wait() -> None:
-        while os.read(leash, 1):
+        while os.read(parent_pipe, 1):
             pass
-        on_pull()
+        when_gone()
 
     threading.Thread(target=wait, daemon=True).start()
 

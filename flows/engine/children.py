@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.engine.forkserver import Child, Forkserver
-from flows.engine.leash import end_group
+from flows.engine.lifetime import end_group
 from flows.engine.plan import Step
 from flows.engine.preflight import modules_of
 from flows.engine.reproduce import LOCKED
@@ -107,7 +107,7 @@ class Children:
                         self._show(name, line.rstrip())
         finally:
             child.output.close()
-            child.leash.close()  # pulls it, should we be here before the child has ended
+            child.parent_pipe.close()  # pulls it, should we be here before the child has ended
             reaper.join()
             with self._lock:
                 del self._running[name]

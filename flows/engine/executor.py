@@ -9,14 +9,14 @@ from pathlib import Path
 
 from prefect.runtime import flow_run
 
+from flows.engine.children import Children, Ended
+from flows.engine.console import Outcome, console, line_printer
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import State, close_stage_run
 from flows.engine.locks import only_one
-from flows.engine.plan import Step, make_plan, settle
-from flows.engine.process import Children, Ended
+from flows.engine.plan import Step, make_plan, resolve
 from flows.engine.recorder import Recorder
 from flows.engine.reproduce import FLOW_RUN_ID
-from flows.engine.show import Outcome, console, line_printer
 from flows.engine.slots import ELSEWHERE, Slots
 from flows.engine.workers import Workers
 from tasks.core.config import RuntimeConfig
@@ -26,7 +26,7 @@ from tasks.core.tracking import PIPELINE_RUN_ID
 ONE_FLOW = Path(".scratch/align/lock")  # one flow at a time in a checkout; after a crash, when its last child is gone
 
 
-class Crew:
+class Executor:
     """The plan, the children and slots that carry it out, the MLflow run that records it. Lives as long as its process."""
 
     def __init__(self, until: str | None = None, workers: bool = False):
@@ -156,7 +156,7 @@ class Crew:
             return None, step.work
         try:
             with self._dvc, open_repo() as repo:
-                found, work = settle(repo, step.name)
+                found, work = resolve(repo, step.name)
         except InputError:  # most often a lock that another dvc holds: the child has the patience, and reports the rest
             return None, ""
         return (None if found == "run" else found), work
