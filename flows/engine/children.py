@@ -107,7 +107,7 @@ class Children:
                         self._show(name, line.rstrip())
         finally:
             child.output.close()
-            child.parent_pipe.close()  # pulls it, should we be here before the child has ended
+            child.parent_pipe.close()  # ends the child, should we be here before it has ended
             reaper.join()
             with self._lock:
                 del self._running[name]

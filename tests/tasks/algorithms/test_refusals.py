@@ -55,7 +55,7 @@ def refused(project, stage, *words):
     ("policy@grpo-0", "policy.grpo", {"kl_estimator": "k4"}, "'k1', 'k2' or 'k3'"),
     ("policy@grpo-0", "policy.grpo", {"kl_estimator": "k1"}, "kl_estimator k1 has no gradient in a loss"),
     ("policy@grpo-0", "policy.grpo", {"reduction": "mean"}, "`policy.grpo.reduction` is 'mean'"),
-    ("policy@grpo-0", "policy.grpo", {"std_flor": 0.1}, "unknown key `policy.grpo.std_flor`; did you mean `std_eps`?"),
+    ("policy@grpo-0", "policy.grpo", {"std_ep": 0.1}, "unknown key `policy.grpo.std_ep`; did you mean `std_eps`?"),
     ("policy@grpo-0", "reward", {"weights": {"verifer": 1.0}}, "name some of reward_model, verifier"),
     ("policy@dpo-0", "policy.dpo", {"beta": -0.1}, "`policy.dpo.beta` is -0.1; it should be greater than 0"),
     ("policy@dpo-0", "policy.dpo", {"batch_size": 100_000}, "batch_size 100000 is larger than the data"),
