@@ -168,7 +168,7 @@ STAGES = {
     "base_model": "tasks.algorithms.base_model",
     "sft": "tasks.algorithms.sft",
     "judge_model": "tasks.algorithms.judge_model",
-    "collect_preferences": "tasks.feedback.collect",
+    "collect_preferences": "tasks.feedback.{collect_preferences[source]}.collect",
     "reward_model": "tasks.algorithms.reward_model",
     **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
     "collect_prompt_log": "tasks.prompt_oirl.collect",
@@ -187,10 +187,14 @@ class Project:
         self.folder, self.nursery = folder, nursery
 
     def run(self, stage: str, **environment: str) -> Done:
-        return self.nursery.run(self.folder, STAGES[stage], **environment)
+        return self.nursery.run(self.folder, self.module(stage), **environment)
 
     def start(self, stage: str, **environment: str) -> Running:
-        return self.nursery.start(self.folder, STAGES[stage], **environment)
+        return self.nursery.start(self.folder, self.module(stage), **environment)
+
+    def module(self, stage: str) -> str:
+        """What dvc.yaml runs under that name, with the params of this folder."""
+        return STAGES[stage].format_map(read_params(self.folder / "params.yaml"))
 
     def copy(self, folder: Path) -> "Project":
         """The same inputs and models; nobody else's runs, receipts or checkpoints."""

@@ -2,7 +2,7 @@
 
     minimize  −log π(v | t)   over the verdict v alone, "1" or "2", where t is the text that a judge reads before it
 
-t shows a prompt and two completions, and is made by tasks/feedback/judge_texts.py from the file that
+t shows a prompt and two completions, and is made by tasks/feedback/judge/texts.py from the file that
 `collect_preferences.judge.templates` names: what is learned is what will be asked. Every comparison is read in both orders, so
 that half of the verdicts are "1" and the position says nothing.
 
@@ -18,7 +18,7 @@ Metrics, by step
   train/grad_norm      norm of the gradient before clipping
 Figures
   prompts, comparisons   what it has learned from: prompts whose utility was known, and pairs of completions of these
-  judge/...              on comparisons of validation prompts, which it has not met, as explained in tasks/feedback/rlaif.py:
+  judge/...              on comparisons of validation prompts, which it has not met; see tasks/feedback/judge/rlaif.py:
                          questions, gold_agreement, position_bias, first_position, undecided
   ece                    calibration of P(first preferred), see tasks/feedback/agreement.py; by bin in the table `calibration`
 """
@@ -39,13 +39,13 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import ece
 from tasks.feedback.agreement import calibration
-from tasks.feedback.judge import VERDICT_TOKENS, Judgement
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities
-from tasks.feedback.rlaif import Asked, choose_questions, measure, share
+from tasks.feedback.annotator.crowd import Crowd, Truth, make_crowd
+from tasks.feedback.judge.judge import VERDICT_TOKENS, Judgement
+from tasks.feedback.judge.local import ROWS_AT_ONCE, encode_verdicts, first_probabilities
+from tasks.feedback.judge.rlaif import Asked, choose_questions, measure, share
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
-from tasks.feedback.simulated import Crowd, Truth, make_crowd
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig

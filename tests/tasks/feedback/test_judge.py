@@ -7,12 +7,12 @@ import torch
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_table, write_table
-from tasks.feedback.endpoint import KEY, Endpoint
-from tasks.feedback.judge import Judge, Judgement
-from tasks.feedback.judge_cache import Request
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import LocalJudge
-from tasks.feedback.rlaif import measure
+from tasks.feedback.judge.cache import Request
+from tasks.feedback.judge.endpoint import KEY, Endpoint
+from tasks.feedback.judge.judge import Judge, Judgement
+from tasks.feedback.judge.local import LocalJudge
+from tasks.feedback.judge.rlaif import measure
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.language import build_model, save_model
 from tasks.models.tokenizer import train_tokenizer

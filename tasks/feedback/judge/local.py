@@ -8,8 +8,8 @@ import torch
 
 from tasks.core import seeds
 from tasks.core.errors import InputError
-from tasks.feedback.judge_cache import Answer, Request
-from tasks.feedback.judge_texts import behind
+from tasks.feedback.judge.cache import Answer, Request
+from tasks.feedback.judge.texts import behind
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.text import decode, encode_completions, encode_prompts
