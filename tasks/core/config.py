@@ -5,6 +5,8 @@ a sentence that names the key and the nearest known one.
 """
 
 import difflib
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -56,7 +58,7 @@ def constants(cls: type[BaseModel]) -> set[str]:
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe").load(path)
+        values = deepcopy(_parse(path.read_bytes()))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run from the folder that holds it") from None
     except YAMLError as error:
@@ -66,6 +68,12 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a mapping of namespaces, found {type(values).__name__}")
     return values
+
+
+@lru_cache(maxsize=1)
+def _parse(text: bytes) -> Any:
+    """Read once, though a stage loads a dozen namespaces of it: YAML is slow."""
+    return YAML(typ="safe").load(text)
 
 
 def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[str, Any]:
