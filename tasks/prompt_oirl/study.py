@@ -12,11 +12,14 @@ published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of
 budget      More than one call for a query: success against calls and tokens, by five folds as in `honest`, of a log with
             completions (tasks/prompt_oirl/frontier.py).
 
-Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*; with K as the step the means over
-subsets
+Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*, of seen prompts also the
+calibration errors ece and choice_ece, and where calls repeat those of tasks/prompt_oirl/noise.py; with K as the step the means
+over subsets
   curve/seen, curve/unseen, curve/all       success of the choice among these prompts; *_spread: standard deviation over subsets
-  curve/best_prompt, curve/random, curve/oracle   of the subset: its best prompt on train, a random one, hindsight per query
+  curve/best_prompt, curve/random, curve/hindsight   of the subset: its best prompt on train, a random one, the best of
+                                            single calls; oracle_success of the folds is by rates over all calls
   curve/<seen | unseen>_accuracy, _precision      of r̂ > 0.5 as a prediction of a right answer
+  contaminated                              of `published` alone, which uses the log's split; 0 for the folds
   single.<prompt_id>, self_critique         one prompt throughout; the answer the language model itself is surest of
 
   budget/success, budget/gain, budget/against_fixed   of the policy, with the mean calls of a hundred queries as the step
@@ -75,7 +78,8 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     source = stage.params(PromptLogConfig)
     encoder = describe(stage.dep(config.encoder))
     log = stage.dep(source.source)
-    contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    leaks = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    contaminated = leaks and "published" in config.experiments
     rows = read_prompt_log(source, log) if config.experiments else []
     stage.tracker.tag("contaminated", str(contaminated).lower())
     if not rows:
