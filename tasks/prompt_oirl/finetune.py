@@ -1,6 +1,6 @@
 """r̂ with an encoder of its own, fine-tuned along: for models too small to have an embedding worth freezing.
 
-    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), share of right answers)
+    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), share of right answers), by calls
 
 h(text): mean and last hidden state of the base model. Query and prompt are encoded apart, so one pass over the queries scores
 every prompt. Metric, by step: loss/cross_entropy of a (query, prompt) pair, in nats.
@@ -117,14 +117,17 @@ def finetune(
         selector.tokens(answers.queries),
         selector.tokens(list(selector.prompts.values())),
     )
-    correct = torch.tensor(answers.rates, dtype=torch.float32)
+    correct, calls = (
+        torch.tensor(table, dtype=torch.float32).to(stage.device)
+        for table in (answers.rates, answers.calls / answers.calls.mean())
+    )
     optimizer = Optimizer(reward.parameters(), stage.params(OptimizerConfig))
     stage.resume(reward=reward, optimizer=optimizer)
     order = seeds.batches(len(tokens), batch_size, stage.seed, stage.start, [len(ids) for ids in tokens])
     for step in stage.steps(num_steps):
         indices = next(order)
         logits = reward([tokens[i] for i in indices], prompts)
-        loss = F.binary_cross_entropy_with_logits(logits, correct[indices].to(stage.device))
+        loss = F.binary_cross_entropy_with_logits(logits, correct[indices], weight=calls[indices])
         loss.backward()
         optimizer.cosine_step(step, num_steps, learning_rate)
         stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)
