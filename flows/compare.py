@@ -34,6 +34,7 @@ from flows.engine.sweep.mlflow_run import LOCK, SWEEPS, SweepRun
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
+from tasks.core.stage import WRITTEN
 
 
 @flow(name="compare")
@@ -102,7 +103,7 @@ def variant_task(
 
 def warn_of_untracked() -> None:
     """As with `dvc exp run --queue`, a file that git has never heard of is in no checkout."""
-    unknown = [file for file in git("ls-files", "--others", "--exclude-standard").splitlines() if file != "dvc.lock"]
+    unknown = [file for file in git("ls-files", "--others", "--exclude-standard").splitlines() if file not in WRITTEN]
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         print(f"not in git, so in no variant: {', '.join(unknown[:3])}{more} (`git add` brings them in)", flush=True)

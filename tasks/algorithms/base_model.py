@@ -26,7 +26,7 @@ from tasks.core.stage import Stage
 from tasks.models.batch import collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
-from tasks.models.language import build_model, load_model, save_model
+from tasks.models.language import build_model, context_length, load_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions
 from tasks.models.tokenizer import load_tokenizer
@@ -83,7 +83,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
     corpus = [row["text"] for row in read_table(stage.dep("data/prepared/corpus.parquet"))]
     stage.dep("reports/validate_data")
     model = apply_settings(make_model(config, tokenizer, stage), stage.params(ComputeConfig))
-    context = model.config.max_position_embeddings
+    context = context_length(model)
     texts = [ids[: context - 1] for ids in encode_completions(tokenizer, corpus)]
     if config.num_steps and not texts:
         raise InputError("base_model.num_steps asks for training, but prepare_data.sources names no corpus; set it to 0")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCRATCH = Path(".scratch")
 RECEIPTS = Path("runs")
+WRITTEN = ("dvc.lock", "environment.json")  # by every flow: changes that are not the user's
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
@@ -218,5 +219,5 @@ def git_tags() -> dict[str, str]:
         changes = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
-    changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]  # every run rewrites dvc.lock
+    changed = [line[3:] for line in changes.splitlines() if line[3:] not in WRITTEN]
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}

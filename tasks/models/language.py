@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,11 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             output_loading_info=True,
         )
         model, loaded = loading
+        if bad := _not_finite(model):
+            raise ValueError(f"`{bad}` in its weights file is not finite")
         if loaded["missing_keys"]:
             raise ValueError(f"its weights file lacks {sorted(loaded['missing_keys'])[0]}; weights are missing")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if folder:
             raise InputError(f"model folder {source} cannot be loaded ({reason})") from None
@@ -81,11 +84,23 @@ def frozen_copy(model: Any) -> Any:
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A folder that `AutoModel….from_pretrained` loads, tokenizer included."""
+    if bad := _not_finite(model):
+        raise InputError(f"`{bad}` of the trained model is not finite, so it is not published; lower the learning rate")
     try:
         model.save_pretrained(folder, safe_serialization=True)
     except SafetensorError as error:
         raise OSError(errno.ENOSPC, str(error), str(folder)) from None
     tokenizer.save_pretrained(folder)
+
+
+def context_length(model: Any) -> int:
+    """Tokens that the model can read; models without positions (ALiBi, recurrent) have no limit."""
+    return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+
+
+def _not_finite(model: Any) -> str | None:
+    """The first parameter that holds NaN or infinity."""
+    return next((name for name, value in model.named_parameters() if not bool(value.isfinite().all())), None)
 
 
 def check_model_folder(source: str | Path, revision: str | None) -> None:

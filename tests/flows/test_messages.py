@@ -34,6 +34,14 @@ def test_a_folder_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_graph(repo)
 
 
+def test_a_matrix_that_dvc_has_no_sentence_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("policy: {algorithms: ppo, seeds: [0]}\n")
+    unread: Any = None
+    with pytest.raises(InputError, match=r"`policy.algorithms` is 'ppo'; it should be a list"):
+        read_graph(unread)
+
+
 def test_marks_of_a_merge_conflict(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shutil.copytree(template, tmp_path / "project"))
     Path("dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages: {}\n=======\nstages: {a: 1}\n>>>>>>> other\n")

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from tasks.core.errors import InputError
-from tasks.models.language import build_model, frozen_copy, load_model, load_policy, save_model
+from tasks.models.language import build_model, context_length, frozen_copy, load_model, load_policy, save_model
 
 SHAPE = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -58,6 +58,29 @@ def test_saving_the_same_weights_gives_the_same_bytes(saved, tmp_path):
     model, tokenizer = load_policy(saved, "cpu")
     save_model(model, tokenizer, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_weights_that_are_no_numbers_are_neither_published_nor_loaded(saved, tmp_path):
+    model, tokenizer = load_policy(saved, "cpu")
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"of the trained model is not finite, so it is not published"):
+        save_model(model, tokenizer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    model.save_pretrained(tmp_path / "bad")
+    assert refused(tmp_path / "bad", r"cannot be loaded \(`.*weight` in its weights file is not finite\)")
+
+
+def test_a_config_that_disagrees_with_the_weights(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 11, "hidden_size": 24}))
+    assert refused(folder, "cannot be loaded")
+
+
+def test_a_model_without_positions_reads_any_length(saved):
+    assert context_length(load_model(saved)) == SHAPE["max_position_embeddings"]
+    config = BloomConfig(vocab_size=11, hidden_size=8, n_layer=1, n_head=2)
+    assert context_length(BloomForCausalLM(config)) > 10**9
 
 
 def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nursery):
