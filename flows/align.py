@@ -79,7 +79,7 @@ def conclude(executor: Executor, outcomes: list[Outcome]) -> str:
     show_outcomes(outcomes)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if not failed:
-        show_results(executor.makes, executor.record.address)
+        show_results(executor.makes, executor.promotion, executor.record.address)
     return "\n".join(f"{one.name} failed: {one.why}{f' (see {one.log})' if one.log else ''}" for one in failed)
 
 

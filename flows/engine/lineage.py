@@ -11,15 +11,17 @@ import json
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.environment import environment
 from flows.engine.git import changes
+from flows.engine.promotion import EVIDENCE, consider
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
-from tasks.core.tracking import Tracker, address, mark
+from tasks.core.tracking import Tracker, address, mark, short
 
 VARIANT = "REALIGN_VARIANT"  # of a sweep, set by flows.compare for the flow that runs it
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
@@ -46,6 +48,7 @@ class PipelineRun:
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._ended = False
+        self._gate = ""
         self.run_id = self._tracker.run_id
         self.address = address(self._tracker.experiment_id)
         CURRENT.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,20 @@ class PipelineRun:
             self._tracker.tag(f"stage.{key}", f"{state}:{made_by}" if made_by else state)
             self._tracker.metrics({f"{key}/{metric}": value for metric, value in receipt.get("metrics", {}).items()})
         return state
+
+    def consider(self) -> str:
+        """The best policy at the gate: what became of it, in a sentence. A registry in trouble undoes no flow."""
+        try:
+            self._gate, evidence = consider(self.run_id)
+        except Exception as error:
+            traceback.print_exc()
+            self._gate, evidence = f"the best policy was not registered in MLflow ({short(error)})", ""
+        with self._lock:
+            if self._gate:
+                self._tracker.tag("gate", self._gate)
+            if evidence:
+                self._tracker.text(evidence, EVIDENCE)
+        return self._gate
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """The first word counts; a second is not heard."""

@@ -43,6 +43,11 @@ class Recorder:
         found: State = self._call(["settled", name, state, why, seconds], wait=state == "ran")
         return found or state
 
+    def consider(self) -> str:
+        """As PipelineRun.consider has it."""
+        sentence: str = self._call(["consider"], wait=True)
+        return sentence
+
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """The first word counts, even if it could not be delivered. A flow that never began has nothing to end."""
         if self._calls.closed:

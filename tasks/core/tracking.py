@@ -1,4 +1,4 @@
-"""What happened, told to MLflow. With serving.py the only file that imports mlflow.
+"""What happened, told to MLflow. With operations.py, registry.py and serving.py the only file that imports mlflow.
 
 A tracking server that goes away never stops training and loses nothing: what cannot be sent is spooled below
 .scratch/spool and sent by the next tracker that reaches the server. A server that does not answer at the start is refused:
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, files_of
+from tasks.core.operations import Operation, perform
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,8 +41,6 @@ PLACES = {  # columns of MLflow's database that hold absolute addresses of artif
     "model_versions": ["source", "storage_location"],
     "logged_models": ["artifact_location"],
 }
-
-Operation = dict[str, Any]
 
 
 def project() -> Path:
@@ -120,8 +119,12 @@ class Tracker:
         self.tag("mlflow.note.content", note)
 
     def input(self, path: str, md5: str) -> None:
-        """A dependency of the stage by content; shown as a data set of the run."""
-        self._do({"do": "input", "name": path, "digest": md5})
+        """A dependency of the stage by content: the models that lie there, or else a data set."""
+        models = [file.parent for file in Path(path).rglob("config.json")] if path.startswith("models/") else []
+        for folder in models:
+            self._do({"do": "reads", "digest": md5 if folder == Path(path) else digest(folder)})
+        if not models:
+            self._do({"do": "input", "name": path, "digest": md5})
 
     def file(self, path: Path, folder: str = "") -> None:
         """A small file or folder is uploaded; a large one becomes a pointer to what DVC stores."""
@@ -146,7 +149,15 @@ class Tracker:
         self._logged_tables.append(entry)
         self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
 
-    def model(self, name: str, folder: Path, tags: dict[str, str], aliases: list[str]) -> None:
+    def model(self, folder: Path, md5: str) -> None:
+        """A model that this run has made: a LoggedModel of MLflow. A large one is a pointer to what DVC stores."""
+        size = sum(file.stat().st_size for file in files_of(folder))
+        tags = {"md5": md5, "path": str(folder), "bytes": str(size), "fetch": f"dvc pull {folder}"}
+        name = "-".join(folder.parts[1:])  # policy-ppo-0 of models/policy/ppo-0
+        operation = {"do": "model", "name": name, "tags": tags}
+        self._do(operation | {"path": str(folder)} if size <= UPLOAD_LIMIT else operation)
+
+    def served(self, name: str, folder: Path, tags: dict[str, str], aliases: list[str]) -> None:
         """A model of tasks/core/serving.py, as a version of the registered model `name`."""
         self._do({"do": "file", "path": str(folder), "folder": name})
         self._do({"do": "register", "name": name, "tags": tags, "aliases": aliases})
@@ -311,64 +322,18 @@ def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        _perform(client, run_id, operation)
+        perform(client, run_id, operation)
     except MlflowException as error:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise
         print(f"tracking server: {short(error)}; left out", file=sys.stderr)
 
 
-def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
-    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
-
-    match operation["do"]:
-        case "params":
-            params = [Param(key, value) for key, value in operation["values"].items()]
-            for begin in range(0, len(params), 100):  # MLflow's limit for one batch
-                client.log_batch(run_id, params=params[begin : begin + 100])
-        case "metrics":
-            client.log_batch(run_id, metrics=[Metric(*point) for point in operation["points"]])
-        case "tags":
-            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in operation["values"].items()])
-        case "input":
-            dataset = Dataset(operation["name"], operation["digest"], "dvc", json.dumps({"path": operation["name"]}))
-            client.log_inputs(run_id, [DatasetInput(dataset)])
-        case "file":
-            path = Path(operation["path"])
-            folder = operation["folder"] or None
-            if path.is_dir():
-                client.log_artifacts(run_id, str(path), folder)
-            else:
-                client.log_artifact(run_id, str(path), folder)
-        case "text":
-            client.log_text(run_id, operation["text"], operation["name"])
-        case "register":
-            _register(client, run_id, operation["name"], operation["tags"], operation["aliases"])
-        case "status":
-            client.set_terminated(run_id, operation["status"])
-
-
-def _register(client: "MlflowClient", run_id: str, name: str, tags: dict[str, str], aliases: list[str]) -> None:
-    """One version per run, also if the stage was killed after it had registered one."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = [version for version in client.search_model_versions(f"name='{name}'") if version.run_id == run_id]
-    source = f"{client.get_run(run_id).info.artifact_uri}/{name}"
-    version = found[0] if found else client.create_model_version(name, source, run_id, tags)
-    for alias in aliases:
-        client.set_registered_model_alias(name, alias, version.version)
-
-
 def _spool(run_id: str, operation: Operation) -> None:
     """Keep an operation for later; files are copied, since the stage may remove them."""
     spool = project() / SPOOL
     spool.mkdir(parents=True, exist_ok=True)
-    if operation["do"] == "file":
+    if "path" in operation:
         source = Path(operation["path"])
         kept = spool / run_id / str(time.monotonic_ns()) / source.name
         kept.parent.mkdir(parents=True)
