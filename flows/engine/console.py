@@ -71,9 +71,9 @@ def show_outcomes(outcomes: Iterable[Outcome]) -> None:
     console.print(table)
 
 
-def show_results(made: set[str], promotion: str, runs: str) -> None:
+def show_results(made: set[str], runs: str, promotion: str) -> None:
     """The comparison, from the file that the evaluation wrote. made: what the stages of this flow make: the rest of what lies
-    here may be of other params; promotion: what became of the best policy; runs: where MLflow shows them."""
+    here may be of other params; runs: where MLflow shows them; promotion: what became of the best policy."""
     if str(METRICS) in made and METRICS.exists():
         metrics = read_json(METRICS)
         console.print(_policies(metrics))

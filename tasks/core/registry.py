@@ -4,13 +4,12 @@ Who was champion before is a tag of the name, the present one last: so a rollbac
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
-from tasks.core.tracking import EXPERIMENT, connect, known
+from tasks.core.tracking import connect, experiment_id, known
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -56,11 +55,11 @@ class Registry:
             if version.tags.get("md5") == tags["md5"]:
                 self.tag(version, tags)
                 return Version(version.number, version.tags | tags)
-        experiment = self._client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
-        models = self._client.search_logged_models([experiment.experiment_id], f"tags.md5 = '{tags['md5']}'")
+        experiment = experiment_id(self._client)
+        models = self._client.search_logged_models([experiment], f"tags.md5 = '{tags['md5']}'")
         maker = run_id if known(run_id) else None
         name = f"{self.name}-{tags['model']}"
-        model = models[0] if models else self._client.create_logged_model(experiment.experiment_id, name, maker, tags)
+        model = models[0] if models else self._client.create_logged_model(experiment, name, maker, tags)
         self._client.log_model_artifacts(model.model_id, str(served))
         self._client.finalize_logged_model(model.model_id, "READY")
         if not self._client.search_registered_models(f"name='{self.name}'"):

@@ -6,6 +6,7 @@ a stage without a run id could never be found again.
 """
 
 import fcntl
+import getpass
 import json
 import os
 import re
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "realign"
+ABOUT = (  # the experiment's description
+    "Runs with the tag `flow` are pipelines (`align`, `compare`, `rerun`): their names say what changed, their descriptions "
+    "hold the results. Below each are the stages that ran. The registered models `policy` and `prompt_oirl` have a champion."
+)
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"  # in the project's folder
 SPOOL = Path(".scratch/spool")
 PIPELINE_RUN_ID = "REALIGN_PIPELINE_RUN_ID"  # set by the flow for the stages it starts
@@ -77,9 +82,10 @@ class Tracker:
         """
         self.client = connect()
         self.pipeline_run_id = os.environ.get(PIPELINE_RUN_ID)
+        tags = tags | {"mlflow.user": _user()}
         if self.pipeline_run_id:
             tags = tags | {"mlflow.parentRunId": self.pipeline_run_id}
-        self.experiment_id = _experiment(self.client)
+        self.experiment_id = experiment_id(self.client)
         start = int(1000 * (began or time.time()))
         self.run_id = resume or self.client.create_run(self.experiment_id, start, tags, name).info.run_id
         self._buffer: list[tuple[str, float, int, int]] = []
@@ -201,7 +207,7 @@ def connect() -> "MlflowClient":
             if uri.startswith("sqlite:"):
                 follow_move()
             client = MlflowClient(tracking_uri=uri)
-            _experiment(client)
+            experiment_id(client)
     except Exception as error:
         if uri.startswith("sqlite:"):
             raise InputError(
@@ -240,6 +246,15 @@ def warm_up() -> None:
     if tracking_uri().startswith("sqlite:"):
         import alembic.command  # noqa: F401
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def conclude(run_id: str, metrics: dict[str, float], note: str) -> None:
+    """Figures that were found after a run had ended, and a description with them. One that MLflow does not know stays so."""
+    if known(run_id):
+        client, now = connect(), int(time.time() * 1000)
+        points = [(NOT_IN_NAMES.sub("_", key), value, now, 0) for key, value in metrics.items()]
+        perform(client, run_id, {"do": "metrics", "points": points})
+        perform(client, run_id, {"do": "tags", "values": {"mlflow.note.content": note}})
 
 
 def mark(run_id: str, status: str) -> None:
@@ -283,7 +298,7 @@ def recorded(prefix: str) -> list[Recorded]:
     if not re.fullmatch("[0-9a-f]{4,32}", prefix):
         return []
     client = connect()
-    found = client.search_runs([_experiment(client)], f"attributes.run_id LIKE '{prefix}%'")
+    found = client.search_runs([experiment_id(client)], f"attributes.run_id LIKE '{prefix}%'")
     return [Recorded(run.info.run_id, run.info.run_name or "", run.data.tags, run.data.metrics) for run in found]
 
 
@@ -308,13 +323,14 @@ def drain(client: "MlflowClient") -> None:
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
-def _experiment(client: "MlflowClient") -> str:
+def experiment_id(client: "MlflowClient") -> str:
+    """Of the experiment that all runs are in; made where there is none."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
     folder = (project() / ARTIFACTS).as_uri() if tracking_uri().startswith("sqlite:") else None
-    return str(client.create_experiment(name, artifact_location=folder))
+    return str(client.create_experiment(name, folder, {"mlflow.note.content": ABOUT}))
 
 
 def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
@@ -327,6 +343,13 @@ def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise
         print(f"tracking server: {short(error)}; left out", file=sys.stderr)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
 
 
 def _spool(run_id: str, operation: Operation) -> None:
