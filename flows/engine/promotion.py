@@ -6,6 +6,7 @@ variant, a rerun, a queued experiment) registers nothing: what is tried there is
 
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,20 @@ def gather(model: str, rows: list[Row], metrics: dict[str, Any]) -> Evidence:
     for key in model.split("."):
         recorded = recorded[key]
     safety = {key: float(recorded[key]) for key in SAFETY if key in recorded}
-    history = Path("reports/policy") / _variant(model) / "history.json"
+    return Evidence(measure, figures, raised(_variant(model)), bool(metrics["contaminated"]), safety)
+
+
+def raised(variant: str) -> tuple[str, ...]:
+    """The alarms of a training, by name."""
+    history = Path("reports/policy") / variant / "history.json"
     steps = read_json(history) if history.exists() else []
-    alarms = dict.fromkeys(key.removeprefix("alarm/") for step in steps for key in step if key.startswith("alarm/"))
-    return Evidence(measure, figures, tuple(alarms), bool(metrics["contaminated"]), safety)
+    return tuple(dict.fromkeys(key.removeprefix("alarm/") for step in steps for key in step if key.startswith("alarm/")))
+
+
+def alarms_of(stages: Iterable[str]) -> str:
+    """A line for each policy whose training raised any."""
+    policies = {stage: raised(stage.removeprefix("policy@")) for stage in stages if stage.startswith("policy@")}
+    return "\n".join(f"{stage}: {', '.join(alarms)}" for stage, alarms in policies.items() if alarms)
 
 
 def register(registry: Registry, model: str, rows: list[Row], pipeline_run_id: str) -> Version:
