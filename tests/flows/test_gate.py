@@ -148,9 +148,9 @@ def test_a_copy_of_the_project_registers_nothing(finish: Finish, tmp_path: Path,
 def test_promote_and_roll_back(finish: Finish, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     finish(ppo=0.6)
     finish(ppo=0.55)
-    monkeypatch.setattr(sys, "argv", ["promote", "2"])
+    monkeypatch.setattr(sys, "argv", ["flows.promote", "2"])
     promote.main()
-    monkeypatch.setattr(sys, "argv", ["rollback"])
+    monkeypatch.setattr(sys, "argv", ["flows.rollback"])
     rollback.main()
     told = capsys.readouterr().out.splitlines()[-2:]
     assert told == [
