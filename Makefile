@@ -55,7 +55,8 @@ check: .venv/ready
 	mypy
 
 ui: .venv/ready
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
+	@python -m flows.ui
+	exec mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
 	  --default-artifact-root mlartifacts --workers 1
 
 server: .venv/ready

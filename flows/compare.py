@@ -20,6 +20,7 @@ from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent, prefect_api
@@ -37,7 +38,7 @@ from tasks.core.errors import InputError
 from tasks.core.stage import WRITTEN
 
 
-@flow(name="compare")
+@flow(name="compare", flow_run_name=lambda: f"compare {flow_run.parameters['name'] or 'variants'}")
 def compare(
     sets: dict[str, list[Any]] | None = None,
     seeds: list[int] | None = None,
@@ -46,7 +47,11 @@ def compare(
 ) -> State:
     """Run every variant, save each as a DVC experiment, compare them.
 
-    sets: values by key of params.yaml, every combination of them; seeds: of runtime.seed; variants: params by name.
+    Args:
+        sets: Values by key of params.yaml; every combination of them is a variant.
+        seeds: Of runtime.seed; each is a repetition of the whole chain.
+        variants: Params by name of the variant, each over params.yaml.
+        name: Of the sweep, and before the name of each experiment. Empty: what varies.
     """
     follow_parent()
     try:

@@ -11,7 +11,7 @@ from dvc.dvcfile import LOCK_FILE
 from prefect.runtime import flow_run
 
 from flows.engine.children import Children, Ended
-from flows.engine.console import Outcome, console, line_printer
+from flows.engine.console import METRICS, Outcome, console, line_printer
 from flows.engine.environment import keep_environment
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import State, close_stage_run
@@ -47,6 +47,7 @@ class Executor:
             self.plan = make_plan(graph)
             self.makes = {str(out) for stage in graph.stages.values() for out in stage.outs}
         self.outcomes: dict[str, Outcome] = {}
+        self.promotion = ""  # what became of the best policy
         self._ready = self._stopping = False
         self._dvc = threading.Lock()  # DVC's objects are not made for threads: one view of the project at a time
         self._show = line_printer(self.plan)
@@ -146,6 +147,8 @@ class Executor:
         outcomes = [self.outcomes[name] for name in self.plan]
         failed = any(outcome.state == "failed" for outcome in outcomes)
         self._keep_environment()
+        if not failed and not killed and str(METRICS) in self.makes:
+            self.promotion = self.record.consider()
         self.record.end("KILLED" if killed else "FAILED" if failed else "FINISHED")
         return outcomes
 

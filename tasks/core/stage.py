@@ -179,7 +179,10 @@ class Stage:
         publish(self._outs)
         for final in self._outs:
             hashes[final.as_posix()] = digest(final)
-            self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
+            if (final / "config.json").exists():  # a model, as Hugging Face keeps it
+                self.tracker.model(final, hashes[final.as_posix()])
+            else:
+                self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
         receipt = {
             "run_id": self.tracker.run_id,
             "pipeline_run_id": self.tracker.pipeline_run_id,

@@ -28,7 +28,8 @@ each, with p-values by Holm's method for all pairs together. All intervals speak
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
 data: then every figure is flattered.
 
-reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL, for `dvc metrics show`.
+reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL. reports/summary.json has one figure of
+each model, for `dvc metrics show` and `dvc exp show`: the sampled accuracy, or without answers the score.
 """
 
 from collections.abc import Iterator
@@ -119,6 +120,8 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
         stage.table(name, rows[:200])
     stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
     write_json(stage.out("reports/metrics.json"), metrics)
+    summary = {name: found.get("sampled_accuracy", found["score"]) for name, found in figures.items()}
+    write_json(stage.out("reports/summary.json"), summary)
 
 
 def answer(

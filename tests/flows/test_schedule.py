@@ -98,7 +98,7 @@ def site(first: tuple[Project, Flow], server: str, tmp_path_factory: pytest.Temp
     YAML().dump(settings, project.folder / "prefect.yaml")
     site = Site(project, server)
     try:
-        deploy = start(project, "flows.deploy", PREFECT_API_URL=server)
+        deploy = start(project, "flows.deploy", PREFECT_API_URL=server, CUDA_VISIBLE_DEVICES="")
         out, err = deploy.communicate(timeout=PATIENCE)
         assert deploy.returncode == 0, out + err
         yield site
@@ -130,8 +130,7 @@ def test_everything_is_registered(site: Site) -> None:
         "align/nightly": "cpu",
         "compare/weekly": "cpu",
         "rerun/on-demand": "cpu",
-        "stage/cpu": "cpu",
-        "stage/gpu": "gpu",
+        "stage/cpu": "cpu",  # and no stage/gpu: neither a GPU nor a worker with one has been seen
     }
     [week] = site.deployments()["compare/weekly"]["schedules"]
     assert week["schedule"]["cron"] == "0 4 * * 0"
@@ -139,6 +138,8 @@ def test_everything_is_registered(site: Site) -> None:
         make_pools(client, {"cpu", "gpu"})
         watch(client, {"align"})
     assert len(site.ask("work_pools/filter")) == 2
+    parameters = site.deployments()["align/nightly"]["parameter_openapi_schema"]["properties"]
+    assert parameters["until"]["description"].startswith("Only this stage (or matrix) and what it needs.")
     [automation] = site.ask("automations/filter")
     assert automation["enabled"]
 

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 
 from flows.engine.environment import KEPT, Environment, kept_environments
 from flows.engine.git import git
-from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, PATCH, mlflow_key
+from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, METRICS, PATCH, mlflow_key
 from flows.engine.lockfile import read_lock
 from flows.engine.rerun.verdict import Side
 from tasks.core.errors import InputError
@@ -89,11 +89,8 @@ def _of_run(run: Recorded) -> Record:
         if state in ("ran", "cached", "restored"):  # the lock has others too: of stages that failed, or were not asked for
             stages[stage] = outcome
             made_in[stage] = run.run_id if state == "ran" else _parent(made_by)
-    metrics: dict[str, dict[str, float]] = {}
-    for key, value in run.metrics.items():
-        of_stage, _, metric = key.partition("/")
-        metrics.setdefault(of_stage, {})[metric] = value
-    side = Side(stages, {stage: metrics.get(mlflow_key(stage), {}) for stage in stages})
+    metrics = json.loads(read_text(run.run_id, METRICS) or "{}")
+    side = Side(stages, {stage: metrics_of({"metrics": metrics.get(mlflow_key(stage), {})}) for stage in stages})
     return Record(run.run_id, run.name, run.run_id, commit, patch, side, made_in)
 
 
