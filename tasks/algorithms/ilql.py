@@ -37,6 +37,7 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import refuse_adapter
 from tasks.models.batch import Batch, PairSet
 from tasks.models.language import frozen_copy, save_model
 from tasks.models.optimizer import Optimizer
@@ -89,6 +90,7 @@ class QHead(torch.nn.Module):
 
 def train(config: IlqlConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
+    refuse_adapter(stage, "ILQL folds its values into the output layer, which an adapter leaves alone")
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     q_head = QHead(policy.config.hidden_size, policy.get_output_embeddings().out_features, stage.device)
     target_q_head = frozen_copy(q_head)

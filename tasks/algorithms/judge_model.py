@@ -46,6 +46,7 @@ from tasks.feedback.rlaif import Asked, choose_questions, measure, share
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.feedback.simulated import Crowd, Truth, make_crowd
+from tasks.models.adapter import add_adapter
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -123,6 +124,7 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         ComparisonSet(draw_comparisons(some, policy, crowd, task, stage), texts, tokenizer, stage.device)
         for some in (prompts, validation)
     )
+    add_adapter(judge, stage, "judge")
     make_room(judge, texts, tokenizer, task)
     optimizer = Optimizer(judge.parameters(), stage.params(OptimizerConfig))
     stage.resume(judge=judge, optimizer=optimizer)

@@ -61,6 +61,7 @@ from tasks.core.stage import Stage
 from tasks.feedback.agreement import agreement_by_group, agreement_figures, calibration, ensemble_figures
 from tasks.feedback.baseline import baseline_accuracy
 from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
+from tasks.models.adapter import add_adapter, refuse_adapter
 from tasks.models.batch import Batch, PairSet
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
@@ -149,6 +150,7 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
         source = pinned(config.source, config.revision, config.namespace, "source")
         model = reward_model_from_elsewhere(source, config.revision, stage.device)
     apply_settings(model, stage.params(ComputeConfig))
+    add_adapter(model, stage, f"reward_model-{number}")
     language_model = with_language_head(model, open_model(stage, sft)[0]) if config.imitation_coef else None
     trained = [*model.parameters(), *(language_model.parameters() if language_model else ())]
     return Member(model, language_model, Optimizer(dict.fromkeys(trained), stage.params(OptimizerConfig)))
@@ -157,6 +159,8 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
 def train(config: RewardModelConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
+    if config.imitation_coef:
+        refuse_adapter(stage, "reward_model.imitation_coef trains the language model's head, which an adapter leaves alone")
     policy, tokenizer = open_model(stage, sft)
     members = [make_member(number, config, sft, stage) for number in range(1, config.ensemble_size + 1)]
     reward_model = members[0].model
