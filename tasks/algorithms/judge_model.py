@@ -25,14 +25,15 @@ Figures
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
@@ -46,6 +47,7 @@ from tasks.feedback.judge.rlaif import Asked, choose_questions, measure, share
 from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
+from tasks.models.adapter import add_adapter
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -61,7 +63,13 @@ class JudgeModelConfig(Config):
 
     num_steps: NonNegativeInt
     batch_size: PositiveInt  # comparisons, each in both orders
+    micro_batch_size: PositiveInt | None  # comparisons per backward pass; null: all at once
     learning_rate: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 class ComparisonSet:
@@ -123,22 +131,24 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         ComparisonSet(draw_comparisons(some, policy, crowd, task, stage), texts, tokenizer, stage.device)
         for some in (prompts, validation)
     )
+    add_adapter(judge, stage, "judge")
     make_room(judge, texts, tokenizer, task)
     optimizer = Optimizer(judge.parameters(), stage.params(OptimizerConfig))
     stage.resume(judge=judge, optimizer=optimizer)
 
     order = seeds.batches(len(learned), config.batch_size, stage.seed, stage.start, learned.lengths)
     for step in stage.steps(config.num_steps):
-        batch = learned.batch(next(order))
-
-        losses = verdict_losses(completion_logprobs(judge, batch), batch.completion_mask)
-        loss = losses.mean()
-        loss.backward()
+        batch, parts = learned.batch(next(order)), []
+        for micro in batch.split(2 * (config.micro_batch_size or config.batch_size)):
+            losses = verdict_losses(completion_logprobs(judge, micro), micro.completion_mask)
+            (losses.sum() / len(batch)).backward()
+            parts.append(losses.detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
+        losses = torch.cat(parts)
         accuracy = (losses < math.log(2)).float().mean()
         stage.log(
-            step, {"loss/cross_entropy": loss.detach(), "train/accuracy": accuracy, "train/grad_norm": grad_norm}, every=5
+            step, {"loss/cross_entropy": losses.mean(), "train/accuracy": accuracy, "train/grad_norm": grad_norm}, every=5
         )
 
     supervision = {"prompts": len(prompts), "comparisons": len(learned)}

@@ -46,6 +46,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import add_adapter
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
@@ -117,6 +118,7 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
     critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
     apply_settings(critic, stage.params(ComputeConfig))
+    add_adapter(critic, stage, "critic")
     if not same_ids(tokenizer, critic.tokenizer):
         raise InputError("policy.ppo_max.critic: the reward model reads by another tokenizer than the policy; set it to sft")
     scorer = load_scorer(stage, tokenizer, task)

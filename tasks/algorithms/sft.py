@@ -22,6 +22,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import add_adapter
 from tasks.models.batch import collate
 from tasks.models.language import context_length, open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -48,6 +49,7 @@ class SftConfig(Config):
 
 def train(config: SftConfig, stage: Stage) -> None:
     policy, tokenizer = open_model(stage, stage.dep("models/base"))
+    add_adapter(policy, stage)
     rows = read_table(stage.dep("data/prepared/demonstrations.parquet"))
     stage.dep("reports/validate_data")
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])

@@ -78,8 +78,9 @@ def open_model(stage: Stage, folder: Path) -> tuple[Any, Any]:
 
 
 def frozen_copy(model: Any) -> Any:
-    """The reference policy: same weights, no gradient."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """The same weights without gradient, such as the reference. Those that are frozen already are shared, not copied."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -114,6 +115,10 @@ def check_model_folder(source: str | Path, revision: str | None) -> None:
                 f"hub model {source}: state the commit to use as `revision`, so that a rerun loads the same weights"
             )
         return
+    if (folder / "adapter_config.json").exists():
+        raise InputError(
+            f"{source} is an adapter, not a model; merge it into its model (with peft: `merge_and_unload`) and name that folder"
+        )
     if not (folder / "config.json").exists():
         raise InputError(f"{source} is not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):
