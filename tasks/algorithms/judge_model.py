@@ -46,6 +46,7 @@ from tasks.feedback.rlaif import Asked, choose_questions, measure, share
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.feedback.simulated import Crowd, Truth, make_crowd
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -161,13 +162,15 @@ def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskCon
     have no table that ends, and the judge is trained on what lengths there are."""
     around = texts.asked(Question("", "", "", "")) + texts.before_verdict()
     longest = len(encode_prompts(tokenizer, [around])[0]) + task.max_prompt_tokens + 2 * task.max_new_tokens + VERDICT_TOKENS
-    context = judge.config.max_position_embeddings
-    if longest > context and getattr(judge.config, "rope_parameters", None) is None:
+    context, config = context_length(judge), judge.config.get_text_config()
+    if longest <= context:
+        return
+    if getattr(config, "rope_parameters", None) is None:
         raise InputError(
             f"a question to the judge may take {longest} tokens; the base model, whose positions are learned, reads {context} "
             "at most; name a shorter file in collect_preferences.judge.templates, or lower task.max_new_tokens"
         )
-    judge.config.max_position_embeddings = max(longest, context)
+    config.max_position_embeddings = longest
 
 
 def held_out_figures(judge: Any, tokenizer: Any, held_out: ComparisonSet) -> tuple[dict[str, float], list[Row]]:

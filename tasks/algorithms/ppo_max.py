@@ -46,6 +46,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
@@ -219,7 +220,7 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
 
 def pretraining_batches(texts: list[str], policy: Any, tokenizer: Any, config: PpoMaxConfig, stage: Stage) -> Iterator[Batch]:
     """Batches of the corpus as the base model was trained on them, from the first update still to do; lazy."""
-    context = policy.config.max_position_embeddings
+    context = context_length(policy)
     encoded = [ids[: context - 1] for ids in encode_completions(tokenizer, texts)]
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     updates = config.num_epochs * config.rollout_batch_size // config.batch_size

@@ -22,6 +22,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -53,7 +54,7 @@ def train(config: SftConfig, stage: Stage) -> None:
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
     completions = encode_completions(tokenizer, [row["completion"] for row in rows])
     lengths = [len(x) + len(y) for x, y in zip(prompts, completions, strict=True)]
-    context = policy.config.max_position_embeddings
+    context = context_length(policy)
     if max(lengths, default=0) > context:
         raise InputError(
             f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "

@@ -10,6 +10,7 @@ from tasks.core import seeds
 from tasks.core.errors import InputError
 from tasks.feedback.judge_cache import Answer, Request
 from tasks.feedback.judge_texts import behind
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
 from tasks.models.generate import sample
 from tasks.models.text import decode, encode_completions, encode_prompts
@@ -62,9 +63,9 @@ class LocalJudge:
         return [Answer(decode(self.tokenizer, ids).strip(), None, len(prompt), len(ids)) for prompt, ids in told]
 
     def _refuse_too_long(self, requests: Sequence[Request], prompts: list[list[int]]) -> None:
-        room = getattr(self.model.config, "max_position_embeddings", None)
+        room = context_length(self.model)
         longest = max((len(ids) + request.max_tokens for ids, request in zip(prompts, requests, strict=True)), default=0)
-        if room and longest > room:
+        if longest > room:
             raise InputError(
                 f"a question to the judge takes {longest} tokens, it reads {room} at most; "
                 "shorten the file of collect_preferences.judge.templates, or take a judge that reads more"

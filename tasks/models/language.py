@@ -46,13 +46,13 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             trust_remote_code=False,
             use_safetensors=True,
             dtype="float32",
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         model, loaded = loading
-        if loaded["missing_keys"]:
-            raise ValueError(f"its weights file lacks {sorted(loaded['missing_keys'])[0]}; weights are missing")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        _check_weights(model, loaded)
+    except Exception as error:  # whatever the libraries raise for a config or weights that they cannot read
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         if folder:
             raise InputError(f"model folder {source} cannot be loaded ({reason})") from None
         raise InputError(
@@ -60,6 +60,18 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             "download it to a folder and name the folder"
         ) from None
     return model.to(device)
+
+
+def _check_weights(model: Any, loaded: dict[str, Any]) -> None:
+    """A weight that the config or the file has alone would be drawn at random, or be left out."""
+    if loaded["missing_keys"]:
+        raise ValueError(f"its weights file lacks {min(loaded['missing_keys'])}; weights are missing")
+    if loaded["mismatched_keys"]:
+        name, stored, expected = min(loaded["mismatched_keys"])
+        raise ValueError(f"{name} is {tuple(stored)} in its weights file and {tuple(expected)} by its config.json")
+    left_out = [name for name in loaded["unexpected_keys"] if name.startswith(f"{model.base_model_prefix}.")]
+    if left_out:
+        raise ValueError(f"its weights file holds {min(left_out)}, which the model of its config.json has not")
 
 
 def load_policy(folder: Path, device: str) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from tasks.core.errors import InputError
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import at_once
 from tasks.models.language import check_model_folder
@@ -29,7 +30,12 @@ MEMBER = "member-{}"  # folder of the second and later members of an ensemble, i
 def reward_model_from_policy(folder: Path, device: str) -> Any:
     """The SFT model with its last layer replaced by a linear head, which starts at zero: every score is 0 at first."""
     check_model_folder(folder, None)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
+    except ValueError:
+        raise InputError(
+            f"{folder}: transformers has no reward model of this architecture; set `reward_model.source` to one from elsewhere"
+        ) from None
     model.score.weight.data.zero_()
     model.tokenizer = load_tokenizer(folder)
     return model.to(device).eval()
@@ -96,9 +102,9 @@ def load_ensemble(folder: Path, device: str) -> list[Any]:
 
 def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
     """The head's output at the last token of each completion: (batch,). The ids are those of the reward model's tokenizer."""
-    context = getattr(reward_model.config, "max_position_embeddings", None)
+    context = context_length(reward_model)
     longest = int(batch.attention_mask.sum(1).max())
-    if context and longest > context:
+    if longest > context:
         raise InputError(
             f"a prompt with its completion has {longest} tokens, the reward model's max_position_embeddings is {context}; "
             "lower task.max_prompt_tokens and task.max_new_tokens, or take another reward model"
