@@ -45,7 +45,7 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             revision=None if folder else revision,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype="float32",
+            dtype="auto",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -59,7 +59,13 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             f"model {source} at {revision} is neither in the local cache nor reachable ({reason}); "
             "download it to a folder and name the folder"
         ) from None
-    return model.to(device)
+    return in_float32(model).to(device)
+
+
+def in_float32(model: Any) -> Any:
+    """The model, which computes and learns in float32 and is saved in the precision it came in."""
+    model.saved_dtype = model.dtype
+    return model.float()
 
 
 def _check_weights(model: Any, loaded: dict[str, Any]) -> None:
@@ -92,8 +98,10 @@ def frozen_copy(model: Any) -> Any:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A folder that `AutoModel….from_pretrained` loads, tokenizer included."""
+    """A folder that `AutoModel….from_pretrained` loads, tokenizer included, in the precision the model came in. The model
+    itself is rounded to it, which takes no more memory."""
     try:
+        model.to(getattr(model, "saved_dtype", model.dtype))
         model.save_pretrained(folder, safe_serialization=True)
     except SafetensorError as error:
         raise OSError(errno.ENOSPC, str(error), str(folder)) from None
