@@ -119,6 +119,12 @@ def check_model_folder(source: str | Path, revision: str | None) -> None:
                 f"hub model {source}: state the commit to use as `revision`, so that a rerun loads the same weights"
             )
         return
+    packed = next(folder.glob("*.gguf"), None)
+    if packed and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{source} holds quantized weights ({packed.name}); make a folder of safetensors of it: "
+            f"`python -m tasks.models.gguf {packed} OUT` (docs/models.md)"
+        )
     if not (folder / "config.json").exists():
         raise InputError(f"{source} is not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):

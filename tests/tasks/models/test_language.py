@@ -126,6 +126,11 @@ def test_pickled_weights_only(folder):
     assert refused(folder, r"pickled weights only \(pytorch_model.bin\)")
 
 
+def test_quantized_weights_name_the_way_out(tmp_path):
+    (tmp_path / "model.Q4_1.gguf").touch()
+    assert refused(tmp_path, r"quantized weights \(model.Q4_1.gguf\).*python -m tasks.models.gguf .*model.Q4_1.gguf OUT")
+
+
 def test_no_weights(folder):
     (folder / "model.safetensors").unlink()
     assert refused(folder, "no .*safetensors weights")
