@@ -41,7 +41,7 @@ from tasks.core.statistics import ece
 from tasks.feedback.agreement import calibration
 from tasks.feedback.judge import VERDICT_TOKENS, Judgement
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities
+from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities, in_turns
 from tasks.feedback.rlaif import Asked, choose_questions, measure, share
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
@@ -76,7 +76,7 @@ class ComparisonSet:
         orders = [*shown, *(question.turned() for question in shown)]
         verdicts = ["1" if better else "2" for better in self.first_is_better]
         verdicts += ["2" if better else "1" for better in self.first_is_better]
-        self.texts = [texts.asked(question) + texts.before_verdict() for question in orders]
+        self.texts = [in_turns(tokenizer, texts.asked(question) + texts.before_verdict()) for question in orders]
         self.prompts = encode_prompts(tokenizer, self.texts)
         self.verdicts = encode_verdicts(tokenizer, self.texts, verdicts)
         self.lengths = [len(ids) for ids in self.prompts[: len(asked)]]
@@ -161,7 +161,12 @@ def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskCon
     """For the longest question there may be: two completions are more than the base model was built to read. Rotary positions
     have no table that ends, and the judge is trained on what lengths there are."""
     around = texts.asked(Question("", "", "", "")) + texts.before_verdict()
-    longest = len(encode_prompts(tokenizer, [around])[0]) + task.max_prompt_tokens + 2 * task.max_new_tokens + VERDICT_TOKENS
+    longest = (
+        len(encode_prompts(tokenizer, [in_turns(tokenizer, around)])[0])
+        + task.max_prompt_tokens
+        + 2 * task.max_new_tokens
+        + VERDICT_TOKENS
+    )
     context, config = context_length(judge), judge.config.get_text_config()
     if longest <= context:
         return

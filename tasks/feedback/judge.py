@@ -22,6 +22,7 @@ from tasks.feedback.judge_cache import Answer, Answers, Request, answers_folder
 from tasks.feedback.judge_texts import JudgeTextsConfig, Question
 from tasks.feedback.local_judge import LocalJudge
 from tasks.feedback.settings import JudgeConfig
+from tasks.models.chat import adopt_template
 from tasks.models.check import check_architecture
 from tasks.models.external import pinned
 from tasks.models.language import load_model
@@ -131,6 +132,8 @@ def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, own: Path | None, d
         tokenizer = load_tokenizer(source, revision)
         if not own:
             check_architecture(model, tokenizer)
+            if tokenizer.chat_template:
+                adopt_template(tokenizer, None)
         pin = digest(Path(source)) if Path(source).is_dir() else f"{source}@{revision}"
         backend = LocalJudge(model, tokenizer, f"{pin}, seed {seed}, device {device}", seed)
     return Judge(texts, backend, answers_folder(), config.rationale_tokens)
