@@ -23,10 +23,12 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
+from tasks.models.check import check_architecture
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
-from tasks.models.language import build_model, context_length, load_model, save_model
+from tasks.models.language import build_model, load_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions
 from tasks.models.tokenizer import load_tokenizer
@@ -70,6 +72,7 @@ def make_model(config: BaseModelConfig, tokenizer: Any, stage: Stage) -> Any:
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))  # a pad token was added
         model.config.pad_token_id = tokenizer.pad_token_id
+        check_architecture(model, tokenizer)
         return model
     shape = config.model_dump(include={
         "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",

@@ -42,6 +42,7 @@ from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate, pad
+from tasks.models.check import check_architecture
 from tasks.models.external import pinned
 from tasks.models.generate import Rollout, sample
 from tasks.models.language import load_model, save_model
@@ -116,6 +117,7 @@ class Model:
                 f"the tokenizer of {config.expert} is not that of models/sft, so its tokens are no labels for the policy; "
                 "set `policy.dagger.expert` to a model that reads by the same one"
             )
+        check_architecture(self.model, tokenizer)
 
     def labels(self, asked: list[int], rollout: Rollout) -> list[list[int]]:
         says = torch.full_like(rollout.completion_ids, SILENT)

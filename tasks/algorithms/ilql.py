@@ -38,6 +38,7 @@ from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.adapter import refuse_adapter
+from tasks.models.architecture import width
 from tasks.models.batch import Batch, PairSet
 from tasks.models.language import frozen_copy, save_model
 from tasks.models.optimizer import Optimizer
@@ -98,9 +99,9 @@ def train(config: IlqlConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     refuse_adapter(stage, "ILQL folds its values into the output layer, which an adapter leaves alone")
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
-    q_head = QHead(policy.config.hidden_size, policy.get_output_embeddings().out_features, stage.device)
+    q_head = QHead(width(policy), policy.get_output_embeddings().out_features, stage.device)
     target_q_head = frozen_copy(q_head)
-    value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
+    value_head = torch.nn.Linear(width(policy), 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
     pairs = load_pairs(stage, tokenizer, "train")

@@ -42,12 +42,13 @@ from tasks.core.statistics import ece
 from tasks.feedback.agreement import calibration
 from tasks.feedback.annotator.crowd import Crowd, Truth, make_crowd
 from tasks.feedback.judge.judge import VERDICT_TOKENS, Judgement
-from tasks.feedback.judge.local import ROWS_AT_ONCE, encode_verdicts, first_probabilities
+from tasks.feedback.judge.local import ROWS_AT_ONCE, encode_verdicts, first_probabilities, in_turns
 from tasks.feedback.judge.rlaif import Asked, choose_questions, measure, share
 from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -83,7 +84,7 @@ class ComparisonSet:
         orders = [*shown, *(question.turned() for question in shown)]
         verdicts = ["1" if better else "2" for better in self.first_is_better]
         verdicts += ["2" if better else "1" for better in self.first_is_better]
-        self.texts = [texts.asked(question) + texts.before_verdict() for question in orders]
+        self.texts = [in_turns(tokenizer, texts.asked(question) + texts.before_verdict()) for question in orders]
         self.prompts = encode_prompts(tokenizer, self.texts)
         self.verdicts = encode_verdicts(tokenizer, self.texts, verdicts)
         self.lengths = [len(ids) for ids in self.prompts[: len(asked)]]
@@ -170,14 +171,21 @@ def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskCon
     """For the longest question there may be: two completions are more than the base model was built to read. Rotary positions
     have no table that ends, and the judge is trained on what lengths there are."""
     around = texts.asked(Question("", "", "", "")) + texts.before_verdict()
-    longest = len(encode_prompts(tokenizer, [around])[0]) + task.max_prompt_tokens + 2 * task.max_new_tokens + VERDICT_TOKENS
-    context = judge.config.max_position_embeddings
-    if longest > context and getattr(judge.config, "rope_parameters", None) is None:
+    longest = (
+        len(encode_prompts(tokenizer, [in_turns(tokenizer, around)])[0])
+        + task.max_prompt_tokens
+        + 2 * task.max_new_tokens
+        + VERDICT_TOKENS
+    )
+    context, config = context_length(judge), judge.config.get_text_config()
+    if longest <= context:
+        return
+    if getattr(config, "rope_parameters", None) is None:
         raise InputError(
             f"a question to the judge may take {longest} tokens; the base model, whose positions are learned, reads {context} "
             "at most; name a shorter file in collect_preferences.judge.templates, or lower task.max_new_tokens"
         )
-    judge.config.max_position_embeddings = max(longest, context)
+    config.max_position_embeddings = longest
 
 
 def held_out_figures(judge: Any, tokenizer: Any, held_out: ComparisonSet) -> tuple[dict[str, float], list[Row]]:

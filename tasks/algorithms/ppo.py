@@ -37,6 +37,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import width
 from tasks.models.generate import sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -92,7 +93,7 @@ class PpoConfig(Config):
 def train(config: PpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
-    value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
+    value_head = torch.nn.Linear(width(policy), 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
     scorer = load_scorer(stage, tokenizer, task)

@@ -47,10 +47,11 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
-from tasks.models.language import context_length, save_model
+from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
 from tasks.models.policy import open_policy
 from tasks.models.reward import load_reward_model, reward_model_from_policy, same_ids, state_values

@@ -4,7 +4,7 @@
 
 Pomerleau 1989 for the idea; Ouyang et al. 2022 for its place in alignment. The prompt carries no loss: the policy must
 learn to answer, not to ask. The error of the clone compounds with the length of the completion, which is why the stages
-after this one exist.
+after this one exist. `num_steps: 0` leaves it out and publishes the base model unchanged, for one that follows instructions.
 
 Metrics
   loss/nll         mean negative log-likelihood of a completion token, in nats
@@ -14,7 +14,7 @@ Metrics
 from typing import Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
 from tasks.core.config import Config, check_divides
@@ -23,8 +23,9 @@ from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
-from tasks.models.language import context_length, open_model, save_model
+from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
@@ -36,7 +37,7 @@ class SftConfig(Config):
 
     namespace = "sft"
 
-    num_steps: PositiveInt
+    num_steps: NonNegativeInt  # 0: the base model becomes the SFT model as it is
     batch_size: PositiveInt
     micro_batch_size: PositiveInt | None  # demonstrations per backward pass; null: all at once
     learning_rate: PositiveFloat
@@ -56,11 +57,13 @@ def train(config: SftConfig, stage: Stage) -> None:
     completions = encode_completions(tokenizer, [row["completion"] for row in rows])
     lengths = [len(x) + len(y) for x, y in zip(prompts, completions, strict=True)]
     context = context_length(policy)
-    if max(lengths, default=0) > context:
+    if config.num_steps and max(lengths, default=0) > context:
         raise InputError(
             f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "
             "raise base_model.max_position_embeddings, or lower task.max_prompt_tokens and task.max_new_tokens"
         )
+    if not config.num_steps:
+        print(f"{stage.name}: num_steps is 0, the base model is published unchanged", flush=True)
     optimizer = Optimizer(policy.parameters(), stage.params(OptimizerConfig))
     stage.resume(policy=policy, optimizer=optimizer)
 

@@ -6,6 +6,7 @@ from itertools import combinations
 from tasks.core.files import Row
 from tasks.core.statistics import holm, no_difference, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.models.text import MARK
 from tasks.rewards.verifier import is_correct
 from tasks.training.prompts import Prompt
 
@@ -20,7 +21,7 @@ def completion_rows(written: Mapping[str, Answers], prompts: list[Prompt], verif
             rows.append({
                 "model": name,
                 "id": prompt.id,
-                "prompt": prompt.text,
+                "prompt": prompt.text.replace(MARK, ""),
                 "completion": text,
                 "answer": prompt.answer,
                 "correct": is_correct(text, prompt.answer, verifier),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length, width
 from tasks.models.batch import pad
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -94,9 +95,9 @@ class FinetunedSelector:
 
         encoder = AutoModel.from_pretrained(folder / "encoder", use_safetensors=True, trust_remote_code=False, dtype="float32")
         tokenizer, head = load_tokenizer(folder / "encoder"), load_file(folder / "head.safetensors")
-        reward = PromptReward(encoder, encoder.config.hidden_size, head["output.weight"].shape[1], tokenizer.pad_token_id)
+        reward = PromptReward(encoder, width(encoder), head["output.weight"].shape[1], tokenizer.pad_token_id)
         reward.load_state_dict(head, strict=False)
-        return cls(read_json(folder / "prompts.json"), reward.eval(), tokenizer, encoder.config.max_position_embeddings)
+        return cls(read_json(folder / "prompts.json"), reward.eval(), tokenizer, context_length(encoder))
 
 
 def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage) -> FinetunedSelector:
@@ -104,8 +105,8 @@ def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage)
     base, tokenizer = open_model(stage, folder)
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights"))
-        reward = PromptReward(base.base_model, base.config.hidden_size, hidden_size, tokenizer.pad_token_id)
-    return FinetunedSelector(prompts, reward.to(stage.device), tokenizer, base.config.max_position_embeddings)
+        reward = PromptReward(base.base_model, width(base), hidden_size, tokenizer.pad_token_id)
+    return FinetunedSelector(prompts, reward.to(stage.device), tokenizer, context_length(base))
 
 
 def finetune(

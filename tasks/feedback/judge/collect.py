@@ -16,6 +16,8 @@ from tasks.feedback.judge.rlaif import choose_questions, judge_pairs
 from tasks.feedback.judge.texts import JudgeTextsConfig
 from tasks.feedback.samples import load_questions, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig, JudgeConfig
+from tasks.models.chat import adopt_template
+from tasks.models.check import check_architecture
 from tasks.models.external import pinned
 from tasks.models.language import load_model, open_model
 from tasks.models.text import TaskConfig
@@ -62,6 +64,10 @@ def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, own: Path | None, d
         source = own.as_posix() if own else pinned(config.model, revision, "collect_preferences.judge", "model")
         model = load_model(source, device, revision).eval()
         tokenizer = load_tokenizer(source, revision)
+        if not own:
+            check_architecture(model, tokenizer)
+            if tokenizer.chat_template:
+                adopt_template(tokenizer, None)
         pin = digest(Path(source)) if Path(source).is_dir() else f"{source}@{revision}"
         backend = LocalJudge(model, tokenizer, f"{pin}, seed {seed}, device {device}", seed)
     return Judge(texts, backend, answers_folder(), config.rationale_tokens)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tasks.algorithms import sft
 from tasks.core.config import lookup
 from tests.project import PARAMS
 from tests.tasks.algorithms.bench import Bench
@@ -51,3 +52,12 @@ def test_a_micro_batch_that_does_not_divide_is_refused(algorithm):
     config_class = getattr(importlib.import_module(f"tasks.algorithms.{algorithm}"), CONFIGS[algorithm])
     with pytest.raises(ValueError, match=r"must be a multiple of micro_batch_size \(5\)"):
         config_class.model_validate(lookup(PARAMS, config_class.namespace) | {"micro_batch_size": 5})
+
+
+def test_without_a_step_sft_publishes_the_base_model(folder, tmp_path, capsys):
+    """As for an instruct model, whatever the length of the demonstrations."""
+    values = lookup(PARAMS, "sft") | {"num_steps": 0}
+    sft.train(sft.SftConfig.model_validate(values), Bench(folder, tmp_path))
+    assert "the base model is published unchanged" in capsys.readouterr().out
+    base, published = folder / "models/base", tmp_path / "models/sft"
+    assert (published / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()

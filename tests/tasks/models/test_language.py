@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.core.errors import InputError
-from tasks.models.language import build_model, context_length, frozen_copy, load_model, load_policy, save_model
+from tasks.models.language import build_model, frozen_copy, load_model, load_policy, save_model
+from tasks.models.reward import load_reward_model, reward_model_from_policy
 
 SHAPE = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -77,10 +79,22 @@ def test_a_config_that_disagrees_with_the_weights(folder):
     assert refused(folder, "cannot be loaded")
 
 
-def test_a_model_without_positions_reads_any_length(saved):
-    assert context_length(load_model(saved)) == SHAPE["max_position_embeddings"]
-    config = BloomConfig(vocab_size=11, hidden_size=8, n_layer=1, n_head=2)
-    assert context_length(BloomForCausalLM(config)) > 10**9
+def test_a_model_is_saved_in_the_precision_it_came_in(saved, tokenizer, tmp_path):
+    """It learns in float32; half of the bytes on disk, and the very same if it has not learned."""
+    source, again, reward = tmp_path / "source", tmp_path / "again", tmp_path / "reward_model"
+    AutoModelForCausalLM.from_pretrained(saved, dtype="bfloat16").save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    model, _ = load_policy(source, "cpu")
+    assert {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} == {torch.float32}
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
+    assert torch.equal(model(torch.arange(9)[None]).logits, plain(torch.arange(9)[None]).logits)
+    save_model(frozen_copy(model), tokenizer, again)
+    save_model(reward_model_from_policy(source, "cpu"), tokenizer, reward)
+    assert (again / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    for folder in (again, reward):
+        assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+        assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    assert load_reward_model(reward, "cpu").dtype == torch.float32
 
 
 def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nursery):
@@ -89,6 +103,7 @@ def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nurser
 import errno, resource
 from pathlib import Path
 from tasks.models.language import load_policy, save_model
+from tasks.models.reward import load_reward_model, reward_model_from_policy
 policy = load_policy(Path({str(saved)!r}), "cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 try:
@@ -126,6 +141,11 @@ def test_not_a_model_folder(tmp_path):
 def test_pickled_weights_only(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert refused(folder, r"pickled weights only \(pytorch_model.bin\)")
+
+
+def test_quantized_weights_name_the_way_out(tmp_path):
+    (tmp_path / "model.Q4_1.gguf").touch()
+    assert refused(tmp_path, r"quantized weights \(model.Q4_1.gguf\).*python -m tasks.models.gguf .*model.Q4_1.gguf OUT")
 
 
 def test_no_weights(folder):
