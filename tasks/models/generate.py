@@ -1,8 +1,8 @@
 """The only sampler: a batched decode loop for any causal language model, which also returns log-probabilities and entropies.
 
 Against `model.generate` it saves what alignment does not need: the prompt of a group is read once for all its completions,
-finished rows leave the batch, and the log-probabilities come for free. Row i at step t uses the uniform number u[i, t] and
-nothing else, so a sample does not depend on when its neighbours finished.
+finished rows leave the batch, many at a time because that copies the cache, and the log-probabilities come for free. Row i at
+step t uses the uniform number u[i, t] and nothing else, so a sample does not depend on when its neighbours finished.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tasks.models.batch import Batch, by_length, pad
+from tasks.models.cache import make_cache
 from tasks.models.compute import at_once
 
 ROWS_AT_ONCE = 256
+CROWDED = 0.75  # finished rows leave the batch when no larger share of it is still writing
 
 
 @dataclass
@@ -72,21 +74,23 @@ def sample(
     visible = torch.ones(rows, prompt_time + max_new_tokens, dtype=torch.long, device=device)
     visible[:, :prompt_time] = prompt_mask.repeat_interleave(group_size, dim=0)
 
-    alive = torch.arange(rows, device=device)  # rows still writing
+    batch = torch.arange(rows, device=device)  # rows that the model reads
+    ended = torch.zeros(rows, dtype=torch.bool, device=device)
     for t in range(max_new_tokens):
         tempered = truncated(logits.float() / (temperature or 1.0), top_k, top_p)
-        token, token_logprob, step_entropy = _choose(tempered, temperature > 0, uniform[alive, t])
-        completion_ids[alive, t] = token
-        logprobs[alive, t] = token_logprob
-        entropy[alive, t] = step_entropy
-        going_on = ~torch.isin(token, stops)
-        lengths[alive[~going_on]] = t + 1
-        if t + 1 == max_new_tokens or not going_on.any():
+        token, token_logprob, step_entropy = _choose(tempered, temperature > 0, uniform[batch, t])
+        completion_ids[batch, t] = token
+        logprobs[batch, t] = token_logprob
+        entropy[batch, t] = step_entropy
+        ending = batch[torch.isin(token, stops) & ~ended[batch]]
+        lengths[ending] = t + 1
+        ended[ending] = True
+        writing = (~ended[batch]).nonzero()[:, 0]
+        if t + 1 == max_new_tokens or not len(writing):
             break
-        if not going_on.all():
-            keep = going_on.nonzero()[:, 0]
-            alive, token, position, visible = alive[keep], token[keep], position[keep], visible[keep]
-            cache.batch_select_indices(keep)
+        if len(writing) <= CROWDED * len(batch):
+            batch, token, position, visible = batch[writing], token[writing], position[writing], visible[writing]
+            cache.batch_select_indices(writing)
         logits = model(
             input_ids=token[:, None],
             attention_mask=visible[:, : prompt_time + t + 1],
@@ -96,15 +100,15 @@ def sample(
         ).logits[:, -1]
 
     time = int(lengths.max())
-    completion_mask = (torch.arange(time, device=device) < lengths[:, None]).long()
+    written = torch.arange(time, device=device) < lengths[:, None]
     last = completion_ids.gather(1, lengths[:, None] - 1)[:, 0]
     return Rollout(
         prompt_ids=prompt_ids.repeat_interleave(group_size, dim=0),
         prompt_mask=prompt_mask.repeat_interleave(group_size, dim=0),
-        completion_ids=completion_ids[:, :time],
-        completion_mask=completion_mask,
-        logprobs=logprobs[:, :time],
-        entropy=entropy[:, :time],
+        completion_ids=completion_ids[:, :time].where(written, pad_id),
+        completion_mask=written.long(),
+        logprobs=logprobs[:, :time].where(written, 0.0),
+        entropy=entropy[:, :time].where(written, 0.0),
         finished=torch.isin(last, stops),
     )
 
@@ -113,7 +117,7 @@ def read_prompts(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> tu
     """(ids, mask, cache, logits of the first token) of the prompts, padded on the left: (batch, time) twice, (batch, vocab)."""
     device = next(model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in pad(prompts, tokenizer.pad_token_id, left=True))
-    cache = DynamicCache(config=model.config)
+    cache = make_cache(model)
     logits = model(
         input_ids=ids,
         attention_mask=mask,
