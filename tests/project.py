@@ -129,7 +129,8 @@ PARAMS: dict[str, Any] = {
     },
     "reward_model": {
         "source": "sft", "revision": None, "loss": "bradley_terry", "num_steps": 100, "batch_size": 16,
-        "micro_batch_size": None, "learning_rate": 3.0e-3, "center_coef": 1.0e-3, "margin_coef": 0.0, "imitation_coef": 0.0, "process_coef": 0.0,
+        "micro_batch_size": None, "learning_rate": 3.0e-3, "center_coef": 1.0e-3,
+        "margin_coef": 0.0, "imitation_coef": 0.0, "process_coef": 0.0,
         "ensemble_size": 1,
     },
     "reward": {
