@@ -18,6 +18,7 @@ With kl_level `completion` the KL of all tokens is one penalty at the last token
 How this differs from the paper
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The ratio is clipped as in PPO, also with one epoch: batch_size is a part of the rollout, the paper's small buffer.
+  - The critic that starts from the reward model has its head in the units of its target: standardised scores.
   - The critic warms up on the score of the SFT model's rollouts, which count in num_steps.
 
 Metrics: those of tasks/training/monitor.py, rollout/score_clip_fraction (share of scores that score_clip_range has cut), and as
@@ -117,7 +118,10 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
-    critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
+    critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device)
+    if config.critic == "reward_model":
+        standardise_head(critic)
+    critic.requires_grad_(True)
     apply_settings(critic, stage.params(ComputeConfig))
     add_adapter(critic, stage, "critic")
     if not same_ids(tokenizer, critic.tokenizer):
@@ -218,6 +222,16 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
 
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
+
+
+def standardise_head(critic: Any) -> None:
+    """A reward model's head, in the units of the scores that the critic is to predict: mean 0 and deviation 1."""
+    mean, std = critic.config.score_mean, critic.config.score_std
+    head = torch.nn.utils.skip_init(torch.nn.Linear, critic.score.in_features, 1, device=critic.score.weight.device)
+    with torch.no_grad():
+        head.weight.copy_(critic.score.weight / std)
+        head.bias.fill_(-mean / std)
+    critic.score = head
 
 
 def pretraining_batches(texts: list[str], policy: Any, tokenizer: Any, config: PpoMaxConfig, stage: Stage) -> Iterator[Batch]:

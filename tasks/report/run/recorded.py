@@ -46,6 +46,7 @@ class Recorded:
     policies: list[Policy]
     histories: dict[str, History]
     completions: list[Row]
+    best_of_n: list[Row]
     kinds: list[Row]
     matrix: list[Row]
     imitation: Figures
@@ -89,6 +90,7 @@ def read(stage: Stage) -> Recorded:
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
         completions=read_table(evaluated / "completions.parquet"),
+        best_of_n=_table(evaluated / "best_of_n.parquet"),
         kinds=_table(evaluated / "kinds.parquet"),
         matrix=_table(evaluated / "matrix.parquet"),
         imitation=read_json(imitation / "metrics.json"),

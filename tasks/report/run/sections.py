@@ -123,8 +123,9 @@ def _training(recorded: Recorded, charts: dict[str, Figure]) -> str:
     if optimization := grid(charts, "optimization_"):
         parts.append(
             "<h3>Over-optimization: does the goal follow the proxy?</h3><p>Dots: training steps, darker towards the end. "
-            "Diamonds: sampled completions of the test prompts; SFT, in the colour of the text, has a KL of 0.</p>"
-            + optimization
+            "Diamonds: sampled completions of the test prompts; SFT, in the colour of the text, has a KL of 0. The dotted line "
+            "is the best, by score, of n samples of SFT on the test prompts, whose KL is log n − (n−1)/n: what the reward "
+            "model can do without any training.</p>" + optimization
         )
     return "".join(parts)
 
