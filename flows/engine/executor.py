@@ -145,8 +145,8 @@ class Executor:
             self.outcomes[name] = Outcome(name, "not run", why, 0.0)
         outcomes = [self.outcomes[name] for name in self.plan]
         failed = any(outcome.state == "failed" for outcome in outcomes)
-        self._keep_environment()
         self.record.end("KILLED" if killed else "FAILED" if failed else "FINISHED")
+        self._keep_environment()
         return outcomes
 
     def _keep_environment(self) -> None:
