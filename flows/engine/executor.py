@@ -146,10 +146,10 @@ class Executor:
             self.outcomes[name] = Outcome(name, "not run", why, 0.0)
         outcomes = [self.outcomes[name] for name in self.plan]
         failed = any(outcome.state == "failed" for outcome in outcomes)
-        self._keep_environment()
         if not failed and not killed and str(METRICS) in self.makes:
             self.promotion = self.record.consider()
         self.record.end("KILLED" if killed else "FAILED" if failed else "FINISHED")
+        self._keep_environment()
         return outcomes
 
     def _keep_environment(self) -> None:
