@@ -41,6 +41,8 @@ FOLDS = 5
 BUDGETS = (1.2, 1.5, 2.0, 2.5, 3.0, 3.2, 4.0)  # mean calls for a query, or the tokens of so many
 UNITS = ("calls", "tokens")
 BOOTSTRAP_SAMPLES = 2000
+OF_POLICY = ("price", "estimate", "estimate_error", "first_cost")  # None for the other ways
+COMPARED = ("against_fixed", "against_fixed_low", "against_fixed_high", "value", "estimate", "estimate_error")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Frontier:
     def _rows(
         self, told: Told, way: str, unit: str, budget: float | None, right: Array, cost: Array, more: Row | None = None
     ) -> list[Row]:
-        found: Row = {"query": told.replies.queries, "right": right, "cost": cost} | (more or {})
+        found: Row = {"query": told.replies.queries, "right": right, "cost": cost} | (more or dict.fromkeys(OF_POLICY))
         columns = {name: np.broadcast_to(values, len(right)).tolist() for name, values in found.items()}
         return [
             {"way": way, "unit": unit, "budget": budget} | dict(zip(columns, values, strict=True))
@@ -165,7 +167,7 @@ def frontier_rows(rows: Sequence[Row], seed: int) -> list[Row]:
     table = []
     for (way, unit, budget), found in by.items():
         right = [row["right"] for row in found]
-        result: Row = {"way": way, "unit": unit, "budget": budget, "queries": len(found)}
+        result: Row = dict.fromkeys(COMPARED) | {"way": way, "unit": unit, "budget": budget, "queries": len(found)}
         result |= {"success": float(np.mean(right)), "cost": float(np.mean([row["cost"] for row in found]))}
         result |= interval("gain", [row["right"] - base[row["query"]] for row in found], seed)
         if way == "policy":

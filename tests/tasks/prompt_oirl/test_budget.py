@@ -137,6 +137,8 @@ def test_the_frontier_of_a_log_is_above_the_best_prompt(monkeypatch):
     assert not keys[0] & set().union(*keys[1:])
     table = frontier_rows([row for rows in by_fold for row in rows], 0)
     assert all(row["queries"] == 160 for row in table)
+    assert all(set(row) == set(table[0]) for row in table)  # one table for all ways
+    assert len({frozenset(row) for rows in by_fold for row in rows}) == 1
     at = {(row["way"], row["unit"], row["budget"]): row for row in table}
     best, policy = at["best prompt", "calls", None], at["policy", "calls", 2.0]
     assert best["gain"] == best["gain_low"] == 0
