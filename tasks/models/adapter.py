@@ -79,6 +79,15 @@ class _Adapted:
     def load_state_dict(self, state: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
         return super().load_state_dict(state, strict=False, assign=assign)  # type: ignore[misc]
 
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Of another dtype, but for what is trained: a model is rounded before it is saved, its adapter is not."""
+        model: Any = self
+        kept = [(parameter, parameter.data) for name, parameter in model.named_parameters() if name in self.trained]
+        super().to(*args, **kwargs)  # type: ignore[misc]
+        for parameter, values in kept:
+            parameter.data = values
+        return self
+
     def save_pretrained(self, folder: Path, **options: Any) -> None:
         super().save_pretrained(folder, state_dict=merged_weights(self), **options)  # type: ignore[misc]
         save_adapter(self, Path(folder) / "adapter")

@@ -100,6 +100,14 @@ def test_saved_it_is_a_plain_folder_that_computes_the_same(model, tokenizer, tmp
     assert load_file(tmp_path / "model.safetensors").keys() == expected_names(model, tokenizer, tmp_path / "plain")
 
 
+def test_a_bfloat16_source_is_saved_so_and_its_adapter_whole(model, tokenizer, tmp_path):
+    policy = learned(adapted(model, Opening()))
+    policy.saved_dtype = torch.bfloat16
+    save_model(policy, tokenizer, tmp_path)
+    assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    assert {value.dtype for value in load_file(tmp_path / "adapter/adapter_model.safetensors").values()} == {torch.float32}
+
+
 def expected_names(model, tokenizer, folder):
     save_model(model, tokenizer, folder)
     return load_file(folder / "model.safetensors").keys()
