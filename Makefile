@@ -23,7 +23,7 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
-export REALIGN_SMOLLM2 ?= $(CURDIR)/.scratch/smollm2
+export REALIGN_CHAT_MODEL ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
 .PHONY: align zoo smollm2 test quick deps check ui server deploy worker bench-clock docs help clean
