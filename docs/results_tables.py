@@ -7,6 +7,10 @@ from typing import Any
 from tasks.core.files import read_json
 
 NONE = "No sweep is recorded yet. `python -m docs.record .scratch/compare/<name>` records one that has ended."
+NOTE = """The interval beside a gain (95 %) and p are over seeds, p after Holm's correction for the column. The interval of
+these models is over the prompts of all seeds together: it says nothing of another training run. With one seed there is no
+other, and p is of these models."""
+KINDS = ("sampled", "greedy")
 Result = dict[str, Any]  # as docs/record.py makes it
 
 
@@ -48,37 +52,50 @@ def _gains(rows: Sequence[Result]) -> str:
     """What every policy gains on SFT."""
     if not rows:
         return ""
-    heads = ["policy", "seeds", "greedy, %", "gain, points", "over seeds", "p", "sampled, %", "gain, points", "win rate", "KL",
-             "tokens", "seconds", "alarms"]  # fmt: skip
+    heads = ["policy", "seeds × prompts"]
+    for kind in KINDS:
+        heads += [f"{kind}, %", "gain, points", "p", "of these models"]
+    heads += ["win rate", "KL", "tokens", "seconds", "alarms"]
     groups = len({row["group"] for row in rows}) > 1
     body = []
     for row in rows:
-        greedy, sampled = row["greedy"] or {}, row["sampled"] or {}
         policy = row["model"] != "sft"
-        name = f"{row['model']}, {row['group']}" if groups else row["model"]
-        cells = [name, row["seeds"], _percent(greedy.get("accuracy"))]
-        cells += [_points(greedy, "gain"), _between(greedy, "seeds"), _p(greedy.get("p"))] if policy else [""] * 3
-        cells += [_percent(sampled.get("accuracy")), _points(sampled, "gain") if policy else ""]
+        cells = [f"{row['model']}, {row['group']}" if groups else row["model"], _size(row) if policy else row["seeds"]]
+        for found in (row[kind] or {} for kind in KINDS):
+            cells += [_percent(found.get("accuracy")), *(_decided(found, "gain") if policy else [""] * 3)]
         numbers = [_number(row.get("win_rate"), ".3f"), _number(row.get("kl"), ".2f")]
         numbers += [_number(row.get("tokens"), ",.0f"), _number(row.get("seconds"), ".0f")]
         cells += numbers if policy else [""] * 4
         body.append([*cells, ", ".join(f"{alarm} {count}/{row['seeds']}" for alarm, count in row["alarms"].items())])
-    note = "Brackets are 95 % intervals over the test prompts of all seeds; those over seeds have a column of their own."
-    return f"{note}\n\n{_table(heads, body)}"
+    return f"{NOTE}\n\n{_table(heads, body)}"
 
 
 def _differences(rows: Sequence[Result]) -> str:
     """Each variant against the reference, the same model in both."""
     if not rows:
         return ""
-    heads = [f"against {rows[0]['reference']}", "greedy, points", "over seeds", "sampled, points", "over seeds"]
-    kinds = ("greedy", "sampled")
+    heads = [f"against {rows[0]['reference']}", "seeds × prompts"]
+    for kind in KINDS:
+        heads += [f"{kind}, points", "p", "of these models"]
     body = [
-        [f"{row['model']}, {row['group']}"]
-        + [cell for kind in kinds for cell in (_points(row[kind] or {}, "difference"), _between(row[kind] or {}, "seeds"))]
+        [f"{row['model']}, {row['group']}", _size(row)]
+        + [cell for kind in KINDS for cell in _decided(row[kind] or {}, "difference")]
         for row in rows
     ]
     return _table(heads, body)
+
+
+def _size(row: Result) -> str:
+    return f"{row['seeds']} × {next((row[kind]['prompts'] for kind in KINDS if row[kind]), '')}"
+
+
+def _decided(found: Result, key: str) -> list[str]:
+    """The figure with its interval over seeds, p after Holm, the interval over the prompts of these models."""
+    if not found:
+        return [""] * 3
+    several = len(found["by_seed"]) > 1
+    shown = f"{100 * found[key]:+.1f} {_between(found, '') if several else ''}".strip()
+    return [shown, _p(found["p_holm"]), _between(found, "models") if several else _between(found, "")]
 
 
 def _models(models: dict[str, dict[str, Result]]) -> str:

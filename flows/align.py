@@ -11,30 +11,53 @@ sentence per failure. Run again, it continues where it stopped: DVC knows what i
 import argparse
 import functools
 import sys
+from uuid import UUID
 
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.engine import artifacts
 from flows.engine.api import follow_parent, has_server, prefect_api
 from flows.engine.console import Outcome, show_outcomes, show_plan, show_results
 from flows.engine.executor import Executor
+from flows.engine.notify import check_block, notify
 from flows.engine.plan import Step
+from flows.engine.promotion import alarms_of
 from tasks.core.errors import InputError
 
 
-@flow(name="align")
+def run_name() -> str:
+    """What runs: in Prefect's lists."""
+    until, workers = flow_run.parameters["until"], flow_run.parameters["workers"]
+    return "align" + (f" until {until}" if until else "") + (" on workers" if workers else "")
+
+
+@flow(name="align", flow_run_name=run_name)
 def align(until: str | None = None, workers: bool = False) -> State:
-    """Plan, run, conclude."""
+    """Run what must run of dvc.yaml: plan, run, conclude.
+
+    Args:
+        until: Only this stage (or matrix) and what it needs. Empty: all stages.
+        workers: Stages run on the workers of Prefect's pools, each in a checkout of its own, instead of where the flow runs.
+    """
     follow_parent()
     try:
+        check_block()
         executor = plan(until, workers)
         outcomes = run(executor)
     except InputError as error:
+        notify("realign: the flow failed", str(error))
         return Failed(message=str(error))
     failures = conclude(executor, outcomes)
+    artifacts.show_results(outcomes, executor.promotion, executor.record.run_address)
+    if failures:
+        notify("realign: stages failed", failures)
+    elif alarmed := alarms_of(outcome.name for outcome in outcomes if outcome.state == "ran"):
+        notify("realign: alarms in training", alarmed)
     return Failed(message=failures) if failures else Completed(message=f"{len(outcomes)} stages are up to date")
 
 
@@ -49,11 +72,12 @@ def plan(until: str | None, workers: bool) -> Executor:
 def run(executor: Executor) -> list[Outcome]:
     """One task per stage, named like the stage; Prefect starts each when the tasks it waits for have succeeded."""
     executor.get_ready()
+    bar = artifacts.show_plan(executor.plan.values())
     futures: dict[str, PrefectFuture[State]] = {}
     try:
         for name, step in executor.plan.items():
             needs = [futures[need] for need in step.upstream]
-            futures[name] = stage_task(executor, step).submit(return_state=False, wait_for=needs)
+            futures[name] = stage_task(executor, step, bar).submit(return_state=False, wait_for=needs)
         wait(list(futures.values()))
     except BaseException:  # Ctrl-C, SIGTERM, cancelled in Prefect
         executor.stop()
@@ -63,10 +87,11 @@ def run(executor: Executor) -> list[Outcome]:
     return executor.conclude()
 
 
-def stage_task(executor: Executor, step: Step) -> Task[[], State]:
+def stage_task(executor: Executor, step: Step, bar: UUID | None) -> Task[[], State]:
     @task(name=step.name, task_run_name=step.name, cache_policy=NO_CACHE)  # what is done already, DVC knows better
     def stage() -> State:
         outcome = executor.carry_out(step)
+        artifacts.show_progress(bar, len(executor.outcomes), len(executor.plan))
         if outcome.state in ("failed", "stopped"):
             return Failed(name=outcome.state.capitalize(), message=outcome.why)
         return Completed(name=outcome.state.capitalize(), message=outcome.why)
@@ -79,7 +104,7 @@ def conclude(executor: Executor, outcomes: list[Outcome]) -> str:
     show_outcomes(outcomes)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if not failed:
-        show_results(executor.makes, executor.record.address)
+        show_results(executor.makes, executor.record.address, executor.promotion)
     return "\n".join(f"{one.name} failed: {one.why}{f' (see {one.log})' if one.log else ''}" for one in failed)
 
 

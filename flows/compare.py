@@ -20,6 +20,7 @@ from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.engine.api import follow_parent, prefect_api
@@ -34,9 +35,10 @@ from flows.engine.sweep.mlflow_run import LOCK, SWEEPS, SweepRun
 from flows.engine.sweep.variant import Start, Variants
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
+from tasks.core.stage import WRITTEN
 
 
-@flow(name="compare")
+@flow(name="compare", flow_run_name=lambda: f"compare {flow_run.parameters['name'] or 'variants'}")
 def compare(
     sets: dict[str, list[Any]] | None = None,
     seeds: list[int] | None = None,
@@ -45,7 +47,11 @@ def compare(
 ) -> State:
     """Run every variant, save each as a DVC experiment, compare them.
 
-    sets: values by key of params.yaml, every combination of them; seeds: of runtime.seed; variants: params by name.
+    Args:
+        sets: Values by key of params.yaml; every combination of them is a variant.
+        seeds: Of runtime.seed; each is a repetition of the whole chain.
+        variants: Params by name of the variant, each over params.yaml.
+        name: Of the sweep, and before the name of each experiment. Empty: what varies.
     """
     follow_parent()
     try:
@@ -102,7 +108,7 @@ def variant_task(
 
 def warn_of_untracked() -> None:
     """As with `dvc exp run --queue`, a file that git has never heard of is in no checkout."""
-    unknown = [file for file in git("ls-files", "--others", "--exclude-standard").splitlines() if file != "dvc.lock"]
+    unknown = [file for file in git("ls-files", "--others", "--exclude-standard").splitlines() if file not in WRITTEN]
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         print(f"not in git, so in no variant: {', '.join(unknown[:3])}{more} (`git add` brings them in)", flush=True)

@@ -19,6 +19,7 @@ from prefect.workers.process import ProcessWorker
 from ruamel.yaml import YAML
 
 from flows.engine.api import HEARTBEAT, has_server
+from flows.engine.slots import gpus_here
 
 DEPLOYMENTS = Path("prefect.yaml")
 NAME = "a flow run that falls silent has crashed"
@@ -33,9 +34,24 @@ def main() -> None:
         if reason := client.api_healthcheck():
             sys.exit(f"the Prefect server does not answer ({reason}); `make server` starts one")
         deployments = YAML(typ="safe").load(DEPLOYMENTS)["deployments"]
-        make_pools(client, {deployment["work_pool"]["name"] for deployment in deployments})
-        watch(client, {deployment["entrypoint"].partition(":")[2] for deployment in deployments})
-    sys.exit(subprocess.call([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]))
+        known = {pool.name for pool in client.read_work_pools()}
+        chosen = [one for one in deployments if has_machine(one["work_pool"]["name"], known)]
+        make_pools(client, {one["work_pool"]["name"] for one in chosen})
+        watch(client, {one["entrypoint"].partition(":")[2] for one in deployments})
+    names = [argument for one in chosen for argument in ("--name", one["name"])]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *names]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    for one in chosen:  # instead of Prefect's own advice, a worker that knows nothing of this checkout
+        when = ", ".join(str(next(iter(schedule.values()))) for schedule in one.get("schedules", [])) or "when asked for"
+        print(f"{one['entrypoint'].partition(':')[2]}/{one['name']}: {when}, in pool {one['work_pool']['name']}")
+    print("`make server` has this machine's workers; after the first `make worker POOL=gpu` elsewhere, `make deploy` once more")
+
+
+def has_machine(pool: str, known: set[str]) -> bool:
+    """Where there is no GPU, a pool of them would be "Not Ready" for ever; a worker of the pool brings it with it."""
+    return pool != "gpu" or pool in known or bool(gpus_here())
 
 
 def make_pools(client: SyncPrefectClient, wanted: set[str]) -> None:

@@ -40,7 +40,13 @@ STYLES = {"identical": "green", "within tolerance": "yellow"}
 
 @flow(name="rerun", flow_run_name="rerun {of}")
 def rerun(of: str, tolerance: float = 0.0, until: str | None = None) -> State:
-    """Restore, reproduce, compare."""
+    """Restore an earlier flow beside this checkout, run it again from nothing, and compare.
+
+    Args:
+        of: The id of a pipeline run in MLflow, or a commit that carries its dvc.lock.
+        tolerance: Outputs may differ where no metric changed by more than this share. 0: the same bytes.
+        until: Only this stage and what it needs. Empty: all stages.
+    """
     follow_parent()
     try:
         if not 0 <= tolerance < math.inf:

@@ -37,7 +37,7 @@ from tasks.core.tracking import PIPELINE_RUN_ID, tracking_uri
 SECONDS_BETWEEN_LOOKS = 10.0
 
 
-@flow(name="stage")
+@flow(name="stage", flow_run_name="{name}")
 def stage(
     name: str, commit: str, patch: str, lock: dict[str, Any], signature: str, pipeline_run_id: str, flow_run_id: str
 ) -> State:

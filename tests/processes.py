@@ -32,9 +32,14 @@ PORTS: list[socket.socket] = []  # of free_port
 NURSERY = """
 import atexit, gc, json, os, runpy, sys, traceback
 import tasks  # turns telemetry off, as a stage does before anything else
-import alembic.command, datasets, great_expectations, matplotlib.pyplot, mlflow, mlflow.store.tracking.sqlalchemy_store
-import pyarrow.dataset, ruamel.yaml, scipy.stats, sklearn.linear_model, torch, transformers
+import alembic.command, alembic.config, datasets, great_expectations, matplotlib.pyplot, mlflow
+import mlflow.store.tracking.sqlalchemy_workspace_store, pyarrow.dataset, ruamel.yaml, scipy.stats, sklearn.linear_model
+import sqlalchemy.orm, torch, transformers
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+get_checkpoint_conversion_mapping("llama")  # a thousand regular expressions, kept for whoever loads a model
+sqlalchemy.orm.configure_mappers()
 
 def become(job):
     os.chdir(job["folder"])

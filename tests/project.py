@@ -30,6 +30,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "ppo": ON_POLICY | {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "reduction": "token_mean",
+        "adaptive_kl_target": None, "stop_approx_kl": None,
         "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
@@ -72,7 +73,8 @@ POLICIES: dict[str, dict[str, Any]] = {
     "raft": ON_POLICY | {"num_steps": 25, "micro_batch_size": None, "learning_rate": 1.0e-3},
     "rrhf": ON_POLICY | {"num_steps": 25, "micro_batch_size": 16, "learning_rate": 1.0e-3, "sft_coef": 3.0},
     "ilql": {
-        "num_steps": 60, "batch_size": 32, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2, "gamma": 1.0,
+        "num_steps": 60, "batch_size": 32, "micro_batch_size": None, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2,
+        "gamma": 1.0,
         "td_lambda": 0.95, "tau": 0.7, "cql_coef": 0.01, "nll_coef": 0.1, "polyak_rate": 0.3, "beta": 4.0,
     },
     "evolution_strategies": {
@@ -81,11 +83,11 @@ POLICIES: dict[str, dict[str, Any]] = {
     },
     "dno": ON_POLICY | {
         "num_iterations": 12, "steps_per_iteration": 3, "pairs_per_prompt": 2, "min_margin": 0.1, "batch_size": 16,
-        "learning_rate": 1.0e-3, "beta": 0.5, "num_validation_prompts": 40,
+        "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.5, "num_validation_prompts": 40,
     },
     "dagger": ON_POLICY | {
         "expert": "solver", "expert_revision": None, "num_steps": 20, "updates_per_step": 2, "batch_size": 16,
-        "learning_rate": 3.0e-3,
+        "micro_batch_size": None, "learning_rate": 3.0e-3,
     },
     "gail": ON_POLICY | {
         "expert": "solver", "num_steps": 40, "micro_batch_size": 16, "learning_rate": 1.0e-3, "kl_coef": 0.05,
@@ -104,6 +106,7 @@ PARAMS: dict[str, Any] = {
     "runtime": {"seed": 0, "threads": 1, "device": "cpu"},
     "task": {"prompt_format": PROMPT_FORMAT, "max_prompt_tokens": 16, "max_new_tokens": 8, "verifier": "number"},
     "compute": {"precision": "float32", "rows_at_once": None, "logits_at_once": None, "checkpointing": False},
+    "adapter": {"rank": 0, "alpha": 32.0, "targets": None},
     "optimizer": {
         "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup_steps": 5, "warmup_share": 0.05,
         "final_share": 0.1,
@@ -114,7 +117,7 @@ PARAMS: dict[str, Any] = {
         "num_steps": 60, "batch_size": 16, "micro_batch_size": None, "learning_rate": 5.0e-3,
     },
     "sft": {"num_steps": 120, "batch_size": 16, "micro_batch_size": None, "learning_rate": 5.0e-3},
-    "judge_model": {"num_steps": 120, "batch_size": 8, "learning_rate": 3.0e-3},
+    "judge_model": {"num_steps": 120, "batch_size": 8, "micro_batch_size": None, "learning_rate": 3.0e-3},
     "collect_preferences": {
         "source": "annotator", "kind": "pairwise", "num_prompts": 120, "held_out_prompts": 30, "samples_per_prompt": 4,
         "pairs_per_prompt": 2, "temperature": 1.0, "bradley_terry_temperature": 0.3, "utility": {"verifier": 1.0},
@@ -126,8 +129,9 @@ PARAMS: dict[str, Any] = {
         },
     },
     "reward_model": {
-        "source": "sft", "revision": None, "loss": "bradley_terry", "num_steps": 100, "batch_size": 16, "learning_rate": 3.0e-3,
-        "center_coef": 1.0e-3, "margin_coef": 0.0, "imitation_coef": 0.0, "process_coef": 0.0, "ensemble_size": 1,
+        "source": "sft", "revision": None, "loss": "bradley_terry", "num_steps": 100, "batch_size": 16,
+        "micro_batch_size": None, "learning_rate": 3.0e-3, "center_coef": 1.0e-3, "margin_coef": 0.0, "imitation_coef": 0.0,
+        "process_coef": 0.0, "ensemble_size": 1,
     },
     "reward": {
         "weights": {"verifier": 0.5, "reward_model": 0.5},
@@ -168,7 +172,7 @@ STAGES = {
     "base_model": "tasks.algorithms.base_model",
     "sft": "tasks.algorithms.sft",
     "judge_model": "tasks.algorithms.judge_model",
-    "collect_preferences": "tasks.feedback.collect",
+    "collect_preferences": "tasks.feedback.{collect_preferences[source]}.collect",
     "reward_model": "tasks.algorithms.reward_model",
     **{f"policy@{algorithm}-0": f"tasks.algorithms.{algorithm} --seed 0" for algorithm in ALGORITHMS},
     "collect_prompt_log": "tasks.prompt_oirl.collect",
@@ -187,10 +191,14 @@ class Project:
         self.folder, self.nursery = folder, nursery
 
     def run(self, stage: str, **environment: str) -> Done:
-        return self.nursery.run(self.folder, STAGES[stage], **environment)
+        return self.nursery.run(self.folder, self.module(stage), **environment)
 
     def start(self, stage: str, **environment: str) -> Running:
-        return self.nursery.start(self.folder, STAGES[stage], **environment)
+        return self.nursery.start(self.folder, self.module(stage), **environment)
+
+    def module(self, stage: str) -> str:
+        """What dvc.yaml runs under that name, with the params of this folder."""
+        return STAGES[stage].format_map(read_params(self.folder / "params.yaml"))
 
     def copy(self, folder: Path) -> "Project":
         """The same inputs and models; nobody else's runs, receipts or checkpoints."""

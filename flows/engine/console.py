@@ -71,9 +71,9 @@ def show_outcomes(outcomes: Iterable[Outcome]) -> None:
     console.print(table)
 
 
-def show_results(made: set[str], runs: str) -> None:
+def show_results(made: set[str], runs: str, promotion: str) -> None:
     """The comparison, from the file that the evaluation wrote. made: what the stages of this flow make: the rest of what lies
-    here may be of other params; runs: where MLflow shows them."""
+    here may be of other params; runs: where MLflow shows them; promotion: what became of the best policy."""
     if str(METRICS) in made and METRICS.exists():
         metrics = read_json(METRICS)
         console.print(_policies(metrics))
@@ -83,6 +83,8 @@ def show_results(made: set[str], runs: str) -> None:
             shown = [f"{what} {_share(prompts[key])}" for key, what in named.items() if key in prompts]
             leak = " (contaminated: tested on queries of its training log)" if prompts.get("contaminated") else ""
             console.print(f"Prompt-OIRL, share of queries solved: {', '.join(shown)}{leak}")
+    if promotion:
+        console.print(f"gate: {promotion}", soft_wrap=True)
     if str(PAGE) in made and PAGE.exists():
         console.print(f"report page: {PAGE}")
     console.print(f"every run: {runs}", soft_wrap=True)

@@ -3,6 +3,8 @@
 Two parts, because the ways out differ: an environment can be installed again, other hardware has to be found.
 """
 
+import hashlib
+import json
 import os
 import platform
 import shutil
@@ -12,7 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tasks.core.files import write_json
+
 Environment = dict[str, Any]  # as environment.json keeps it
+KEPT = Path("environment.json")  # beside dvc.lock, committed with it: whoever clones the project has no MLflow of ours
 
 
 def environment() -> Environment:
@@ -24,6 +29,21 @@ def environment() -> Environment:
     }
 
 
+def keep_environment(ran: dict[str, Any]) -> None:
+    """Say, beside dvc.lock, that these stages ran here. ran: their entries in dvc.lock."""
+    here, kept = environment(), _read(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else []
+    others = [one | {"stages": {name: outs for name, outs in one["stages"].items() if name not in ran}} for one in kept]
+    this = next((one for one in others if one["where"] == here), {"where": here, "stages": {}})
+    this["stages"] |= {name: _outs(entry) for name, entry in ran.items()}
+    write_json(KEPT, [one for one in others if one["stages"] and one is not this] + [this])
+
+
+def kept_environments(text: str, lock: dict[str, Any]) -> dict[str, Environment]:
+    """Where the stages of a dvc.lock ran, by an environment.json; without those whose outputs are others by now."""
+    found = [(name, outs, one["where"]) for one in _read(text) for name, outs in one["stages"].items()]
+    return {name: where for name, outs, where in found if name in lock and _outs(lock[name]) == outs}
+
+
 def environment_changes(then: Environment, now: Environment) -> list[str]:
     """`torch 2.12.0 → 2.13.0` for each that differs; python and the system first."""
     return [*_changes(then["system"], now["system"]), *_changes(then["packages"], now["packages"])]
@@ -31,6 +51,19 @@ def environment_changes(then: Environment, now: Environment) -> list[str]:
 
 def hardware_changes(then: Environment, now: Environment) -> list[str]:
     return list(_changes(then["hardware"], now["hardware"]))
+
+
+def _read(text: str) -> list[dict[str, Any]]:
+    """Nothing where it cannot be read, as after a merge: the stages that run will be written down anew."""
+    try:
+        found: list[dict[str, Any]] = json.loads(text)
+    except ValueError:
+        return []
+    return found
+
+
+def _outs(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry.get("outs", []), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

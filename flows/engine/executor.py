@@ -7,12 +7,15 @@ import traceback
 from contextlib import nullcontext
 from pathlib import Path
 
+from dvc.dvcfile import LOCK_FILE
 from prefect.runtime import flow_run
 
 from flows.engine.children import Children, Ended
-from flows.engine.console import Outcome, console, line_printer
+from flows.engine.console import METRICS, Outcome, console, line_printer
+from flows.engine.environment import keep_environment
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lineage import State, close_stage_run
+from flows.engine.lockfile import read_lock
 from flows.engine.locks import only_one
 from flows.engine.plan import Step, make_plan, resolve
 from flows.engine.recorder import Recorder
@@ -44,6 +47,7 @@ class Executor:
             self.plan = make_plan(graph)
             self.makes = {str(out) for stage in graph.stages.values() for out in stage.outs}
         self.outcomes: dict[str, Outcome] = {}
+        self.promotion = ""  # what became of the best policy
         self._ready = self._stopping = False
         self._dvc = threading.Lock()  # DVC's objects are not made for threads: one view of the project at a time
         self._show = line_printer(self.plan)
@@ -142,8 +146,18 @@ class Executor:
             self.outcomes[name] = Outcome(name, "not run", why, 0.0)
         outcomes = [self.outcomes[name] for name in self.plan]
         failed = any(outcome.state == "failed" for outcome in outcomes)
+        if not failed and not killed and str(METRICS) in self.makes:
+            self.promotion = self.record.consider()
         self.record.end("KILLED" if killed else "FAILED" if failed else "FINISHED")
+        self._keep_environment()
         return outcomes
+
+    def _keep_environment(self) -> None:
+        """Of the stages that ran on this machine."""
+        ran = {name for name, outcome in self.outcomes.items() if outcome.state == "ran"}
+        if ran and not self._workers:
+            lock = read_lock(Path(LOCK_FILE).read_text(encoding="utf-8"))
+            keep_environment({name: lock[name] for name in ran & lock.keys()})
 
     def _without_running(self, step: Step, again: bool = False) -> tuple[State | None, str]:
         """cached or restored; or None (the stage must run) and what that work is called, as far as it is known.

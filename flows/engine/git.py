@@ -19,5 +19,5 @@ def git(*arguments: str, given: str = "") -> str:
 
 
 def changes() -> str:
-    """What the working tree changes in files that git tracks, as a patch for HEAD; dvc.lock is DVC's, not the user's."""
-    return git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color", "--", ".", ":!dvc.lock")
+    """What the working tree changes in files that git tracks, as a patch for HEAD; what every flow writes is not the user's."""
+    return git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color", "--", ".", ":!dvc.lock", ":!environment.json")

@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from dvc.stage import Stage
 
 from flows.engine.lockfile import protect
-from tasks.core.config import read_params
+from tasks.core.config import PARAMS, policy_matrix, read_params
 from tasks.core.errors import InputError
 
 logging.getLogger("dvc").setLevel(logging.WARNING)  # the flow says itself what it restores
@@ -65,6 +65,8 @@ def open_repo() -> Iterator[Repo]:
 
 def read_graph(repo: Repo) -> Graph:
     """All stages that have a command. Files under `dvc add` are inputs like any other."""
+    if PARAMS.exists() and "policy" in read_params():
+        policy_matrix()  # DVC has no sentence for a matrix that is none
     graph = repo.index.graph  # edges go from a stage to the stages it needs
     place = {stage: number for number, stage in enumerate(repo.index.stages)}
     ordered = networkx.lexicographical_topological_sort(graph.reverse(copy=False), key=place.__getitem__)

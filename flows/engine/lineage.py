@@ -11,20 +11,23 @@ import json
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
 from flows.engine.environment import environment
 from flows.engine.git import changes
+from flows.engine.headline import leading, note, policy_note, run_name
+from flows.engine.promotion import EVIDENCE, consider
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
-from tasks.core.tracking import Tracker, address, mark
+from tasks.core.tracking import Tracker, address, conclude, mark, short
 
 VARIANT = "REALIGN_VARIANT"  # of a sweep, set by flows.compare for the flow that runs it
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
-LONGEST_NAME = 60  # of a run: MLflow's lists show no more
 DVC_LOCK, PATCH, ENVIRONMENT = "dvc.lock", "changes.patch", "environment.json"  # kept with the run
+METRICS = "metrics.json"  # too: the figures of every stage
 
 State = Literal["ran", "cached", "restored", "failed", "stopped", "not run"]
 
@@ -45,7 +48,9 @@ class PipelineRun:
         self._tracker = Tracker(self._variant or "align", tags, flatten(read_params()), resume)
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
+        self._metrics: dict[str, dict[str, float]] = {}  # of each stage
         self._ended = False
+        self._gate = ""
         self.run_id = self._tracker.run_id
         self.address = address(self._tracker.experiment_id)
         CURRENT.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +72,25 @@ class PipelineRun:
         with self._lock:
             self._rows.append({"stage": name, "state": state, "why": why, "seconds": round(seconds, 1), "run_id": made_by})
             self._tracker.tag(f"stage.{key}", f"{state}:{made_by}" if made_by else state)
-            self._tracker.metrics({f"{key}/{metric}": value for metric, value in receipt.get("metrics", {}).items()})
+            self._metrics[key] = receipt.get("metrics", {})
         return state
 
-    def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """The first word counts; a second is not heard."""
+    def consider(self) -> str:
+        """The best policy at the gate: what became of it, in a sentence. A registry in trouble undoes no flow."""
+        try:
+            self._gate, evidence = consider(self.run_id)
+        except Exception as error:
+            traceback.print_exc()
+            self._gate, evidence = f"the best policy was not registered in MLflow ({short(error)})", ""
+        with self._lock:
+            if self._gate:
+                self._tracker.tag("gate", self._gate)
+            if evidence:
+                self._tracker.text(evidence, EVIDENCE)
+        return self._gate
+
+    def end(self, status: Literal["FINISHED", "FAILED", "KILLED", "LOST"]) -> None:
+        """The first word counts; a second is not heard. LOST: the flow is gone without a word."""
         with self._lock:
             if self._ended:
                 return
@@ -82,8 +101,13 @@ class PipelineRun:
                 self._tracker.file(Path(DVC_LOCK))
             if self._rows:
                 self._tracker.table(self._rows, "stages")
-                self._tracker.describe(self._variant or self._name(status), self._note())
-            self._tracker.finish(status)
+                self._tracker.text(json.dumps(self._metrics, indent=1), METRICS)
+                self._tracker.metrics(leading(self._metrics))
+                text = note(self._rows, self._metrics, self._gate, self._tracker.experiment_id)
+                self._tracker.describe(self._variant or run_name(status, self._rows), text)
+                if any(row["stage"] == "evaluate" and row["state"] == "ran" for row in self._rows):
+                    self._tell_policies()
+            self._tracker.finish("KILLED" if status == "LOST" else status)
         CURRENT.unlink(missing_ok=True)
 
     def _keep_environment(self) -> None:
@@ -91,26 +115,20 @@ class PipelineRun:
         with self._lock:
             self._tracker.text(found, ENVIRONMENT)
 
-    def _name(self, status: str) -> str:
-        """What tells this flow from others in a list: what set it off, which is why its first stage was not simply cached."""
-        if status == "KILLED":
-            return "align: cancelled"
-        causes = [row["why"].removeprefix("params ").partition(";")[0] for row in self._rows if row["state"] != "cached"]
-        failed = next((row["stage"] for row in self._rows if row["state"] == "failed"), None)
-        if failed:
-            return f"align: {failed} failed"[:LONGEST_NAME]
-        if causes and causes[0].endswith(("never run", "not in DVC's cache")) and len(causes) == len(self._rows):
-            return "align: first run"
-        name = f"align: {(causes or ['nothing changed'])[0]}"
-        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-    def _note(self) -> str:
-        """The stages with links to the runs that made their outputs, which for a cached stage is an earlier one."""
-        lines = ["| stage | state | why |", "|---|---|---|"]
+    def _tell_policies(self) -> None:
+        """Every policy's own run gets the figures of this evaluation."""
+        figures = self._metrics.get("evaluate", {})
         for row in self._rows:
-            link = f"[{row['state']}](#/experiments/{self._tracker.experiment_id}/runs/{row['run_id']})"
-            lines.append(f"| {row['stage']} | {link if row['run_id'] else row['state']} | {row['why']} |")
-        return "\n".join(lines)
+            variant = row["stage"].removeprefix("policy@")
+            algorithm, _, seed = variant.rpartition("-")
+            found = {
+                key.removeprefix(f"policy.{algorithm}.{seed}."): value
+                for key, value in figures.items()
+                if key.startswith(f"policy.{algorithm}.{seed}.")
+            }
+            if row["run_id"] and found:
+                text = policy_note(row["stage"], found, self.run_id, self._tracker.experiment_id)
+                conclude(row["run_id"], {f"evaluate/{key}": value for key, value in found.items()}, text)
 
 
 def mlflow_key(stage: str) -> str:

@@ -28,11 +28,16 @@ class Recorder:
 
     def __init__(self) -> None:
         """The process begins to import; there is no run yet."""
-        self.run_id = self.address = ""
+        self.run_id = self.address = ""  # of the run; of all runs in MLflow's UI
         self._said: list[list[Any]] = []
         self._unanswered = 0
         self._lock = threading.Lock()
         self._start()
+
+    @property
+    def run_address(self) -> str:
+        """Of the run itself."""
+        return f"{self.address[self.address.find('http') :]}/{self.run_id}"
 
     def begin(self, wait: bool = True) -> None:
         """Open the run. Raises InputError where MLflow does not answer; without waiting, that comes with a later call."""
@@ -42,6 +47,11 @@ class Recorder:
         """As PipelineRun.settled has it."""
         found: State = self._call(["settled", name, state, why, seconds], wait=state == "ran")
         return found or state
+
+    def consider(self) -> str:
+        """As PipelineRun.consider has it."""
+        sentence: str = self._call(["consider"], wait=True)
+        return sentence
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """The first word counts, even if it could not be delivered. A flow that never began has nothing to end."""
@@ -125,7 +135,7 @@ def main(descriptor: int) -> None:
     except OSError:  # the flow is gone
         pass
     if run:
-        run.end("KILLED")  # unless the flow has said how it ended
+        run.end("LOST")  # unless the flow has said how it ended
 
 
 def carry_out(run: PipelineRun | None, method: str, *arguments: Any) -> tuple[PipelineRun, Any]:

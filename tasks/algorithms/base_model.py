@@ -23,7 +23,9 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
+from tasks.models.check import check_architecture
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
 from tasks.models.language import build_model, load_model, save_model
@@ -70,6 +72,7 @@ def make_model(config: BaseModelConfig, tokenizer: Any, stage: Stage) -> Any:
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))  # a pad token was added
         model.config.pad_token_id = tokenizer.pad_token_id
+        check_architecture(model, tokenizer)
         return model
     shape = config.model_dump(include={
         "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -83,7 +86,7 @@ def train(config: BaseModelConfig, stage: Stage) -> None:
     corpus = [row["text"] for row in read_table(stage.dep("data/prepared/corpus.parquet"))]
     stage.dep("reports/validate_data")
     model = apply_settings(make_model(config, tokenizer, stage), stage.params(ComputeConfig))
-    context = model.config.max_position_embeddings
+    context = context_length(model)
     texts = [ids[: context - 1] for ids in encode_completions(tokenizer, corpus)]
     if config.num_steps and not texts:
         raise InputError("base_model.num_steps asks for training, but prepare_data.sources names no corpus; set it to 0")

@@ -42,6 +42,7 @@ from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.batch import collate, pad
+from tasks.models.check import check_architecture
 from tasks.models.external import pinned
 from tasks.models.generate import Rollout, sample
 from tasks.models.language import load_model, save_model
@@ -71,12 +72,14 @@ class DaggerConfig(Config):
     group_size: PositiveInt  # completions per prompt
     updates_per_step: PositiveInt  # optimizer steps on D after each rollout
     batch_size: PositiveInt  # completions of D per optimizer step
+    micro_batch_size: PositiveInt | None  # completions of D per backward pass; null: all at once
     learning_rate: PositiveFloat
     temperature: PositiveFloat
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
         if self.batch_size > self.rollout_batch_size:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be at most rollout_batch_size ({self.rollout_batch_size}): "
@@ -114,6 +117,7 @@ class Model:
                 f"the tokenizer of {config.expert} is not that of models/sft, so its tokens are no labels for the policy; "
                 "set `policy.dagger.expert` to a model that reads by the same one"
             )
+        check_architecture(self.model, tokenizer)
 
     def labels(self, asked: list[int], rollout: Rollout) -> list[list[int]]:
         says = torch.full_like(rollout.completion_ids, SILENT)
@@ -175,10 +179,15 @@ def train(config: DaggerConfig, stage: Stage) -> None:
             batch = collate([prompts[i].ids for i, _, _ in rows], [y for _, y, _ in rows], tokenizer.pad_token_id, stage.device)
             says = pad([said for _, _, said in rows], SILENT, left=False)[0].to(stage.device)
 
-            loss = reduce_tokens(-label_logprobs(policy, batch, says.clamp(min=0)), says != SILENT, "token_mean")
-            loss.backward()
+            loss, size = torch.zeros((), device=stage.device), config.micro_batch_size or config.batch_size
+            for micro, labelled in zip(batch.split(size), says.split(size), strict=True):
+                labelled = labelled[:, : micro.time]
+                losses = -label_logprobs(policy, micro, labelled.clamp(min=0))
+                nll = reduce_tokens(losses, labelled != SILENT, "token_mean", full_mask=says != SILENT)
+                nll.backward()
+                loss += nll.detach()
             grad_norm = optimizer.constant_step(step, config.learning_rate)
-            updates.append(loss.detach())
+            updates.append(loss)
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         scores, components = scorer(rollout, [prompts[i].answer for i in asked])

@@ -64,6 +64,7 @@ class DnoConfig(Config):
     pairs_per_prompt: PositiveInt  # at most; those with the largest margin
     min_margin: float = Field(gt=0, lt=1)  # between the win-rates of a pair
     batch_size: PositiveInt  # pairs
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat
     temperature: PositiveFloat
     beta: PositiveFloat
@@ -74,6 +75,7 @@ class DnoConfig(Config):
         if self.group_size < 2:
             raise ValueError("group_size (1): a pair needs at least 2 completions to compare")
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
         return self
 
 
@@ -170,19 +172,22 @@ def train(config: DnoConfig, stage: Stage) -> None:
 
         chance = seeds.generator(stage.seed, "pairs", step)
         picked = [pairs[i] for i in torch.randperm(len(pairs), generator=chance)[: config.batch_size]]
-        completions = [pair.chosen for pair in picked] + [pair.rejected for pair in picked]
-        batch = collate([pair.prompt for pair in picked] * 2, completions, tokenizer.pad_token_id, stage.device)
-
-        with torch.no_grad():
-            previous_logprobs = summed_logprobs(previous, batch)
-        chosen, rejected = (summed_logprobs(policy, batch) - previous_logprobs).chunk(2)
-        loss = dpo_loss(chosen, rejected, config.beta).mean()
-        loss.backward()
+        size, parts = config.micro_batch_size or config.batch_size, []
+        for micro in (picked[i : i + size] for i in range(0, len(picked), size)):
+            completions = [pair.chosen for pair in micro] + [pair.rejected for pair in micro]
+            batch = collate([pair.prompt for pair in micro] * 2, completions, tokenizer.pad_token_id, stage.device)
+            with torch.no_grad():
+                previous_logprobs = summed_logprobs(previous, batch)
+            chosen, rejected = (summed_logprobs(policy, batch) - previous_logprobs).chunk(2)
+            losses = dpo_loss(chosen, rejected, config.beta)
+            (losses.sum() / len(picked)).backward()
+            parts.append(torch.stack([losses, chosen, rejected]).detach())
         grad_norm = optimizer.constant_step(step, config.learning_rate)
 
-        margins = config.beta * (chosen - rejected).detach()
+        losses, chosen, rejected = torch.cat(parts, dim=1)
+        margins = config.beta * (chosen - rejected)
         alarmed = monitor.log(step, scored, of_iteration | {
-            "loss/dno": loss.detach(),
+            "loss/dno": losses.mean(),
             "train/accuracy": (margins > 0).float().mean(),
             "train/margin": margins.mean(),
             "train/grad_norm": grad_norm,

@@ -32,6 +32,7 @@ from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import refuse_adapter
 from tasks.models.generate import Rollout, sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -67,6 +68,7 @@ class EvolutionStrategiesConfig(Config):
 
 def train(config: EvolutionStrategiesConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
+    refuse_adapter(stage, "evolution strategies perturb parameters by name and train no adapter")
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)

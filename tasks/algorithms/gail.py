@@ -41,6 +41,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import add_adapter
 from tasks.models.batch import collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
@@ -99,6 +100,7 @@ def train(config: GailConfig, stage: Stage) -> None:
     sft = stage.dep("models/sft")
     policy, reference, tokenizer, optimizer = open_policy(stage, sft)
     discriminator = apply_settings(reward_model_from_policy(sft, stage.device), stage.params(ComputeConfig))
+    add_adapter(discriminator, stage, "discriminator")
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     expert = load_demonstrations(stage, tokenizer, config.expert)

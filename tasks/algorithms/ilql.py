@@ -26,17 +26,19 @@ Metrics: those of tasks/training/monitor.py on probes of the decoded policy, and
 """
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from tasks.core import progress, seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import refuse_adapter
+from tasks.models.architecture import width
 from tasks.models.batch import Batch, PairSet
 from tasks.models.language import frozen_copy, save_model
 from tasks.models.optimizer import Optimizer
@@ -61,6 +63,7 @@ class IlqlConfig(Config):
 
     num_steps: PositiveInt
     batch_size: PositiveInt  # pairs, both completions of each
+    micro_batch_size: PositiveInt | None  # pairs per backward pass; null: all at once
     learning_rate: PositiveFloat  # of the policy, whose trunk Q and V share
     value_learning_rate: PositiveFloat  # of the heads Q and V
     gamma: PositiveFloat
@@ -70,6 +73,11 @@ class IlqlConfig(Config):
     nll_coef: NonNegativeFloat
     polyak_rate: float = Field(gt=0, le=1)  # share of Q that goes into Q̄ in each step
     beta: NonNegativeFloat  # of the decoding; 0: π itself
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 class QHead(torch.nn.Module):
@@ -89,10 +97,11 @@ class QHead(torch.nn.Module):
 
 def train(config: IlqlConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
+    refuse_adapter(stage, "ILQL folds its values into the output layer, which an adapter leaves alone")
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
-    q_head = QHead(policy.config.hidden_size, policy.get_output_embeddings().out_features, stage.device)
+    q_head = QHead(width(policy), policy.get_output_embeddings().out_features, stage.device)
     target_q_head = frozen_copy(q_head)
-    value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
+    value_head = torch.nn.Linear(width(policy), 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
     pairs = load_pairs(stage, tokenizer, "train")
@@ -118,19 +127,26 @@ def train(config: IlqlConfig, stage: Stage) -> None:
         rewards = torch.zeros(len(batch), batch.time, device=stage.device)
         rewards[torch.arange(len(batch)), batch.lengths - 1] = scores[indices].T.flatten()
 
-        logprobs, states = completion_logprobs_and_hidden(policy, batch)
-        written, values = batch.completion_ids[..., None], value_head(states).squeeze(-1)
-        q = q_head(states)
-        _, targets = gae(rewards, values.detach(), mask, config.gamma, config.td_lambda)
-        target_q = target_q_head(states).gather(-1, written).squeeze(-1).detach()
-        terms = (
-            td_loss(q.gather(-1, written).squeeze(-1), targets),
-            expectile_loss(target_q, values, config.tau),
-            cql_loss(q, batch.completion_ids),
-            -logprobs,
-        )
-        q_loss, v_loss, cql, nll = (reduce_tokens(term, mask, "token_mean") for term in terms)
-        (q_loss + v_loss + config.cql_coef * cql + config.nll_coef * nll).backward()
+        losses, batch_values, batch_target_q = torch.zeros(4, device=stage.device), rewards.clone(), rewards.clone()
+        for rows in torch.arange(len(batch), device=stage.device).split(2 * (config.micro_batch_size or config.batch_size)):
+            micro = batch.select(rows).trimmed()
+            logprobs, states = completion_logprobs_and_hidden(policy, micro)
+            written, values = micro.completion_ids[..., None], value_head(states).squeeze(-1)
+            q = q_head(states)
+            _, targets = gae(
+                rewards[rows, : micro.time], values.detach(), micro.completion_mask, config.gamma, config.td_lambda
+            )
+            target_q = target_q_head(states).gather(-1, written).squeeze(-1).detach()
+            terms = (
+                td_loss(q.gather(-1, written).squeeze(-1), targets),
+                expectile_loss(target_q, values, config.tau),
+                cql_loss(q, micro.completion_ids),
+                -logprobs,
+            )
+            q_loss, v_loss, cql, nll = (reduce_tokens(each, micro.completion_mask, "token_mean", mask) for each in terms)
+            (q_loss + v_loss + config.cql_coef * cql + config.nll_coef * nll).backward()
+            losses += torch.stack([q_loss, v_loss, cql, nll]).detach()
+            batch_values[rows, : micro.time], batch_target_q[rows, : micro.time] = values.detach(), target_q
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
         value_optimizer.cosine_step(step, config.num_steps, config.value_learning_rate)
         with torch.no_grad():
@@ -140,12 +156,9 @@ def train(config: IlqlConfig, stage: Stage) -> None:
         _, outcomes = gae(rewards, torch.zeros_like(rewards), mask, config.gamma, gae_lambda=1.0)
         decoded = perturbed(policy, target_q_head, config.beta) if step in probe.steps else policy
         alarmed = monitor.log(step, probe(decoded, step), {
-            "loss/q": q_loss.detach(),
-            "loss/v": v_loss.detach(),
-            "loss/cql": cql.detach(),
-            "loss/nll": nll.detach(),
-            "value/explained_variance": explained_variance(values.detach(), outcomes, mask),
-            "value/advantage_std": (target_q - values.detach())[mask.bool()].std(),
+            **dict(zip(("loss/q", "loss/v", "loss/cql", "loss/nll"), losses, strict=True)),
+            "value/explained_variance": explained_variance(batch_values, outcomes, mask),
+            "value/advantage_std": (batch_target_q - batch_values)[mask.bool()].std(),
             "train/grad_norm": grad_norm,
         })  # fmt: skip
         if alarmed:

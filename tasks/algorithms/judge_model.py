@@ -2,7 +2,7 @@
 
     minimize  −log π(v | t)   over the verdict v alone, "1" or "2", where t is the text that a judge reads before it
 
-t shows a prompt and two completions, and is made by tasks/feedback/judge_texts.py from the file that
+t shows a prompt and two completions, and is made by tasks/feedback/judge/texts.py from the file that
 `collect_preferences.judge.templates` names: what is learned is what will be asked. Every comparison is read in both orders, so
 that half of the verdicts are "1" and the position says nothing.
 
@@ -18,34 +18,37 @@ Metrics, by step
   train/grad_norm      norm of the gradient before clipping
 Figures
   prompts, comparisons   what it has learned from: prompts whose utility was known, and pairs of completions of these
-  judge/...              on comparisons of validation prompts, which it has not met, as explained in tasks/feedback/rlaif.py:
+  judge/...              on comparisons of validation prompts, which it has not met; see tasks/feedback/judge/rlaif.py:
                          questions, gold_agreement, position_bias, first_position, undecided
   ece                    calibration of P(first preferred), see tasks/feedback/agreement.py; by bin in the table `calibration`
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import ece
 from tasks.feedback.agreement import calibration
-from tasks.feedback.judge import VERDICT_TOKENS, Judgement
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import ROWS_AT_ONCE, encode_verdicts, first_probabilities
-from tasks.feedback.rlaif import Asked, choose_questions, measure, share
+from tasks.feedback.annotator.crowd import Crowd, Truth, make_crowd
+from tasks.feedback.judge.judge import VERDICT_TOKENS, Judgement
+from tasks.feedback.judge.local import ROWS_AT_ONCE, encode_verdicts, first_probabilities, in_turns
+from tasks.feedback.judge.rlaif import Asked, choose_questions, measure, share
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
-from tasks.feedback.simulated import Crowd, Truth, make_crowd
+from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -61,7 +64,13 @@ class JudgeModelConfig(Config):
 
     num_steps: NonNegativeInt
     batch_size: PositiveInt  # comparisons, each in both orders
+    micro_batch_size: PositiveInt | None  # comparisons per backward pass; null: all at once
     learning_rate: PositiveFloat
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
 
 class ComparisonSet:
@@ -75,7 +84,7 @@ class ComparisonSet:
         orders = [*shown, *(question.turned() for question in shown)]
         verdicts = ["1" if better else "2" for better in self.first_is_better]
         verdicts += ["2" if better else "1" for better in self.first_is_better]
-        self.texts = [texts.asked(question) + texts.before_verdict() for question in orders]
+        self.texts = [in_turns(tokenizer, texts.asked(question) + texts.before_verdict()) for question in orders]
         self.prompts = encode_prompts(tokenizer, self.texts)
         self.verdicts = encode_verdicts(tokenizer, self.texts, verdicts)
         self.lengths = [len(ids) for ids in self.prompts[: len(asked)]]
@@ -123,22 +132,24 @@ def train(config: JudgeModelConfig, stage: Stage) -> None:
         ComparisonSet(draw_comparisons(some, policy, crowd, task, stage), texts, tokenizer, stage.device)
         for some in (prompts, validation)
     )
+    add_adapter(judge, stage, "judge")
     make_room(judge, texts, tokenizer, task)
     optimizer = Optimizer(judge.parameters(), stage.params(OptimizerConfig))
     stage.resume(judge=judge, optimizer=optimizer)
 
     order = seeds.batches(len(learned), config.batch_size, stage.seed, stage.start, learned.lengths)
     for step in stage.steps(config.num_steps):
-        batch = learned.batch(next(order))
-
-        losses = verdict_losses(completion_logprobs(judge, batch), batch.completion_mask)
-        loss = losses.mean()
-        loss.backward()
+        batch, parts = learned.batch(next(order)), []
+        for micro in batch.split(2 * (config.micro_batch_size or config.batch_size)):
+            losses = verdict_losses(completion_logprobs(judge, micro), micro.completion_mask)
+            (losses.sum() / len(batch)).backward()
+            parts.append(losses.detach())
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
+        losses = torch.cat(parts)
         accuracy = (losses < math.log(2)).float().mean()
         stage.log(
-            step, {"loss/cross_entropy": loss.detach(), "train/accuracy": accuracy, "train/grad_norm": grad_norm}, every=5
+            step, {"loss/cross_entropy": losses.mean(), "train/accuracy": accuracy, "train/grad_norm": grad_norm}, every=5
         )
 
     supervision = {"prompts": len(prompts), "comparisons": len(learned)}
@@ -160,14 +171,21 @@ def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskCon
     """For the longest question there may be: two completions are more than the base model was built to read. Rotary positions
     have no table that ends, and the judge is trained on what lengths there are."""
     around = texts.asked(Question("", "", "", "")) + texts.before_verdict()
-    longest = len(encode_prompts(tokenizer, [around])[0]) + task.max_prompt_tokens + 2 * task.max_new_tokens + VERDICT_TOKENS
-    context = judge.config.max_position_embeddings
-    if longest > context and getattr(judge.config, "rope_parameters", None) is None:
+    longest = (
+        len(encode_prompts(tokenizer, [in_turns(tokenizer, around)])[0])
+        + task.max_prompt_tokens
+        + 2 * task.max_new_tokens
+        + VERDICT_TOKENS
+    )
+    context, config = context_length(judge), judge.config.get_text_config()
+    if longest <= context:
+        return
+    if getattr(config, "rope_parameters", None) is None:
         raise InputError(
             f"a question to the judge may take {longest} tokens; the base model, whose positions are learned, reads {context} "
             "at most; name a shorter file in collect_preferences.judge.templates, or lower task.max_new_tokens"
         )
-    judge.config.max_position_embeddings = max(longest, context)
+    config.max_position_embeddings = longest
 
 
 def held_out_figures(judge: Any, tokenizer: Any, held_out: ComparisonSet) -> tuple[dict[str, float], list[Row]]:

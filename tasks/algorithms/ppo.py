@@ -4,6 +4,9 @@
     Â   = GAE(R, V), whitened
     minimize  −min(ρ Â, clip(ρ, 1−ε, 1+ε) Â) + value_coef · ½ max((V−R̂)², (clip(V, V_old ± ε_v) − R̂)²)     per token
 
+With adaptive_kl_target, kl_coef is where the weight of the KL starts; it then follows the KL of the rollouts (Ziegler et al.
+2019). With stop_approx_kl, no further epoch is made of a rollout once the last update's policy/approx_kl was above it.
+
 Schulman et al. 2017 and 2016; with KL in the reward as in Ziegler et al. 2019 and Ouyang et al. 2022.
 
 How this differs from Ouyang et al.
@@ -21,6 +24,7 @@ Metrics: those of tasks/training/monitor.py, and
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
   value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
                             useless value function, 1 for a perfect one. (R̂ in place of G would hold V itself and flatter it.)
+  policy/kl_coef            weight of the KL in the reward, where it is adaptive
   train/grad_norm           norm of the gradient of the last update, before clipping
 """
 
@@ -33,6 +37,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.architecture import width
 from tasks.models.generate import sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -40,7 +45,7 @@ from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import explained_variance, gae
-from tasks.rl.kl import kl_estimate
+from tasks.rl.kl import KlCoefficient, kl_estimate
 from tasks.rl.logprobs import completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
@@ -58,13 +63,15 @@ class PpoConfig(Config):
     num_steps: PositiveInt
     rollout_batch_size: PositiveInt  # completions per step
     group_size: PositiveInt  # completions per prompt
-    num_epochs: PositiveInt  # passes over a rollout
+    num_epochs: PositiveInt  # passes over a rollout, at most
+    stop_approx_kl: PositiveFloat | None  # nats per token from which no further pass is made; null: all are
     batch_size: PositiveInt  # completions per optimizer step
     micro_batch_size: PositiveInt  # completions per backward pass
     learning_rate: PositiveFloat
     value_learning_rate: PositiveFloat  # of the value head alone
     temperature: PositiveFloat
     kl_coef: NonNegativeFloat
+    adaptive_kl_target: PositiveFloat | None  # nats per completion; null: kl_coef is fixed
     reduction: Literal["token_mean", "sequence_mean", "sequence_sum"]
     clip_range: PositiveFloat
     value_coef: PositiveFloat
@@ -78,20 +85,26 @@ class PpoConfig(Config):
         check_divides("group_size", self.group_size, "rollout_batch_size", self.rollout_batch_size)
         check_divides("batch_size", self.batch_size, "rollout_batch_size", self.rollout_batch_size)
         check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        if self.adaptive_kl_target and not self.kl_coef:
+            raise ValueError("kl_coef (0) cannot be adapted: with adaptive_kl_target, start it above 0")
         return self
 
 
 def train(config: PpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
-    value_head = torch.nn.Linear(policy.config.hidden_size, 1, device=stage.device)
+    value_head = torch.nn.Linear(width(policy), 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
     prompts = load_prompts(stage, tokenizer, "train")
     value_optimizer = Optimizer(value_head.parameters(), optimizer.settings)
-    stage.resume(policy=policy, value_head=value_head, optimizer=optimizer, value_optimizer=value_optimizer)
+    kl_coefficient = KlCoefficient(config.kl_coef, config.adaptive_kl_target)
+    stage.resume(
+        policy=policy, value_head=value_head, kl_coefficient=kl_coefficient,
+        optimizer=optimizer, value_optimizer=value_optimizer,
+    )  # fmt: skip
 
     order = seeds.batches(len(prompts), config.rollout_batch_size // config.group_size, stage.seed, stage.start)
     for step in stage.steps(config.num_steps):
@@ -109,7 +122,9 @@ def train(config: PpoConfig, stage: Stage) -> None:
             for rows, micro in rollout.micro_batches(config.micro_batch_size):
                 _, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
                 values[rows, : micro.time] = value_head(states).squeeze(-1)
-        rewards = -config.kl_coef * kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask
+        kl, kl_coef = kl_estimate(rollout.logprobs, ref_logprobs, config.kl_estimator) * mask, float(kl_coefficient.coef)
+        kl_coefficient.adapt(kl.sum(1).mean())
+        rewards = -kl_coef * kl
         last_token = rollout.lengths - 1
         rewards[torch.arange(len(rollout)), last_token] += scores - config.missing_eos_penalty * ~rollout.finished
         advantages, returns = gae(rewards, values, mask, config.gamma, config.gae_lambda)
@@ -142,6 +157,8 @@ def train(config: PpoConfig, stage: Stage) -> None:
                 grad_norm = optimizer.constant_step(step, config.learning_rate)
                 value_optimizer.constant_step(step, config.value_learning_rate)
                 updates.append(update)
+            if config.stop_approx_kl and updates[-1][2] > config.stop_approx_kl:
+                break
 
         policy_loss_mean, value_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)
         _, outcomes = gae(rewards, torch.zeros_like(values), mask, config.gamma, gae_lambda=1.0)
@@ -152,6 +169,7 @@ def train(config: PpoConfig, stage: Stage) -> None:
             "policy/clip_fraction": clipped,
             "value/explained_variance": explained_variance(values, outcomes, mask),
             "train/grad_norm": grad_norm,
+            **({"policy/kl_coef": kl_coef} if config.adaptive_kl_target else {}),
         })  # fmt: skip
         if alarmed:
             break

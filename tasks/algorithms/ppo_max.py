@@ -18,6 +18,7 @@ With kl_level `completion` the KL of all tokens is one penalty at the last token
 How this differs from the paper
   - group_size completions share a prompt, which saves reading the prompt; the advantage does not use the group.
   - The ratio is clipped as in PPO, also with one epoch: batch_size is a part of the rollout, the paper's small buffer.
+  - The critic that starts from the reward model has its head in the units of its target: standardised scores.
   - The critic warms up on the score of the SFT model's rollouts, which count in num_steps.
 
 Metrics: those of tasks/training/monitor.py, rollout/score_clip_fraction (share of scores that score_clip_range has cut), and as
@@ -46,6 +47,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.generate import sample
@@ -115,8 +118,12 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     load_critic = {"reward_model": load_reward_model, "sft": reward_model_from_policy}[config.critic]
-    critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device).requires_grad_(True)
+    critic = load_critic(stage.dep(f"models/{config.critic}"), stage.device)
+    if config.critic == "reward_model":
+        standardise_head(critic)
+    critic.requires_grad_(True)
     apply_settings(critic, stage.params(ComputeConfig))
+    add_adapter(critic, stage, "critic")
     if not same_ids(tokenizer, critic.tokenizer):
         raise InputError("policy.ppo_max.critic: the reward model reads by another tokenizer than the policy; set it to sft")
     scorer = load_scorer(stage, tokenizer, task)
@@ -217,9 +224,19 @@ def train(config: PpoMaxConfig, stage: Stage) -> None:
     stage.report(f"reports/policy/{stage.variant}")
 
 
+def standardise_head(critic: Any) -> None:
+    """A reward model's head, in the units of the scores that the critic is to predict: mean 0 and deviation 1."""
+    mean, std = critic.config.score_mean, critic.config.score_std
+    head = torch.nn.utils.skip_init(torch.nn.Linear, critic.score.in_features, 1, device=critic.score.weight.device)
+    with torch.no_grad():
+        head.weight.copy_(critic.score.weight / std)
+        head.bias.fill_(-mean / std)
+    critic.score = head
+
+
 def pretraining_batches(texts: list[str], policy: Any, tokenizer: Any, config: PpoMaxConfig, stage: Stage) -> Iterator[Batch]:
     """Batches of the corpus as the base model was trained on them, from the first update still to do; lazy."""
-    context = policy.config.max_position_embeddings
+    context = context_length(policy)
     encoded = [ids[: context - 1] for ids in encode_completions(tokenizer, texts)]
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     updates = config.num_epochs * config.rollout_batch_size // config.batch_size

@@ -9,7 +9,10 @@ How this differs from the paper
   - One optimizer step per rollout, so that every sample comes from the current policy; the paper takes several epochs over
     larger ones.
 
-Metrics: those of tasks/training/monitor.py, and
+Below temperature 1 it imitates its own sharpened samples, so that entropy falls and sampled accuracy rises whatever the reward
+says: `control.cool_sft` of the evaluation is how much.
+
+Metrics: those of tasks/training/monitor.py, of one completion of each prompt at temperature 1, and
   rollout/best_score_mean  mean score of the completions that are imitated
   loss/nll                 mean negative log-likelihood of their tokens, in nats
   train/grad_norm          norm of the gradient before clipping
@@ -73,6 +76,11 @@ def train(config: RaftConfig, stage: Stage) -> None:
             max_new_tokens=task.max_new_tokens, temperature=config.temperature,
             generator=seeds.generator(stage.seed, "rollout", step), group_size=config.group_size,
         )  # fmt: skip
+        # What is watched is π itself: samples at temperature 1, like those of every other algorithm.
+        watched = rollout if config.temperature == 1.0 else sample(
+            policy, tokenizer, [prompt.ids for prompt in asked],
+            max_new_tokens=task.max_new_tokens, temperature=1.0, generator=seeds.generator(stage.seed, "watched", step),
+        )  # fmt: skip
         scores, components = scorer(rollout, [prompt.answer for prompt in asked for _ in range(config.group_size)])
         groups = scores.view(-1, config.group_size)
         best = rollout.select(torch.arange(len(asked), device=stage.device) * config.group_size + groups.argmax(1)).trimmed()
@@ -85,8 +93,11 @@ def train(config: RaftConfig, stage: Stage) -> None:
             loss += nll.detach()
         grad_norm = optimizer.constant_step(step, config.learning_rate)
 
-        ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
-        alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
+        if watched is not rollout:
+            scores, components = scorer(watched, [prompt.answer for prompt in asked])
+        ref_logprobs = reference_logprobs(reference, watched, 1.0)
+        alarmed = monitor.log(step, Scored(watched, ref_logprobs, scores, components), {
+            "rollout/tokens": rollout.lengths.sum(),
             "rollout/best_score_mean": groups.amax(1).mean(),
             "loss/nll": loss,
             "train/grad_norm": grad_norm,

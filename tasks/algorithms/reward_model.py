@@ -24,7 +24,8 @@ are folders of the same form inside it.
 Metrics, by step; of an ensemble their means
   loss/bradley_terry   the loss above, under the name of its kind; of pairs ln 2 = 0.693 at the start, where every score is 0
   loss/imitation, loss/process   these terms, without their coefficients
-  train/accuracy       share of the batch's pairs of differently judged completions in the right order
+  train/accuracy       share of the batch's pairs of differently judged completions in the right order; the mean over
+                       micro-batches, each of which compares its own completions
 Figures on held-out pairs and on fresh samples
   accuracy             share of held-out pairs ordered as the annotator did; accuracy_low, accuracy_high: 95 % Wilson interval
   accuracy_ceiling     what a perfect reward model would reach, since the annotator errs; known where utilities are. One that
@@ -53,7 +54,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from tasks.core import seeds
-from tasks.core.config import Config
+from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_table
 from tasks.core.run import run
@@ -61,6 +62,7 @@ from tasks.core.stage import Stage
 from tasks.feedback.agreement import agreement_by_group, agreement_figures, calibration, ensemble_figures
 from tasks.feedback.baseline import baseline_accuracy
 from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
+from tasks.models.adapter import add_adapter, refuse_adapter
 from tasks.models.batch import Batch, PairSet
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
@@ -106,12 +108,18 @@ class RewardModelConfig(Config):
     loss: Literal["bradley_terry", "all_pairs", "plackett_luce", "regression", "binary"]
     num_steps: NonNegativeInt
     batch_size: PositiveInt  # pairs, rankings, ratings or thumbs
+    micro_batch_size: PositiveInt | None  # of them per backward pass; null: all at once
     learning_rate: PositiveFloat
     center_coef: NonNegativeFloat
     margin_coef: NonNegativeFloat
     imitation_coef: NonNegativeFloat
     process_coef: NonNegativeFloat
     ensemble_size: PositiveInt
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_divides("micro_batch_size", self.micro_batch_size, "batch_size", self.batch_size)
+        return self
 
     @model_validator(mode="after")
     def _learns_something(self) -> Self:
@@ -149,6 +157,7 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
         source = pinned(config.source, config.revision, config.namespace, "source")
         model = reward_model_from_elsewhere(source, config.revision, stage.device)
     apply_settings(model, stage.params(ComputeConfig))
+    add_adapter(model, stage, f"reward_model-{number}")
     language_model = with_language_head(model, open_model(stage, sft)[0]) if config.imitation_coef else None
     trained = [*model.parameters(), *(language_model.parameters() if language_model else ())]
     return Member(model, language_model, Optimizer(dict.fromkeys(trained), stage.params(OptimizerConfig)))
@@ -157,6 +166,8 @@ def make_member(number: int, config: RewardModelConfig, sft: Path, stage: Stage)
 def train(config: RewardModelConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     sft = stage.dep("models/sft")
+    if config.imitation_coef:
+        refuse_adapter(stage, "reward_model.imitation_coef trains the language model's head, which an adapter leaves alone")
     policy, tokenizer = open_model(stage, sft)
     members = [make_member(number, config, sft, stage) for number in range(1, config.ensemble_size + 1)]
     reward_model = members[0].model
@@ -184,23 +195,27 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     for step in stage.steps(config.num_steps):
         logged = []
         for member, order in zip(members, orders, strict=True):
-            indices = next(order)
-            batch = training.batch(indices)
-            scores = raw_scores(member.model, batch)
-            fit, centering, accuracy = judgement_loss(config, scores, training, indices)
-            loss, terms = fit + config.center_coef * centering, {f"loss/{config.loss}": fit}
-            if member.language_model:
-                chosen = batch.select(slice(len(indices))).trimmed()
-                logprobs = completion_logprobs(member.language_model, chosen)
-                terms["loss/imitation"] = reduce_tokens(-logprobs, chosen.completion_mask, "sequence_sum")
-                loss = loss + config.imitation_coef * terms["loss/imitation"]
-            if steps:
-                losses = thumbs_loss(*steps.scores(member.model, batch, indices))
-                terms["loss/process"] = losses.sum() / max(1, len(losses))
-                loss = loss + config.process_coef * terms["loss/process"]
-            loss.backward()
+            indices, parts = next(order), []
+            size = config.micro_batch_size or config.batch_size
+            for micro in (indices[i : i + size] for i in range(0, len(indices), size)):
+                batch, share = training.batch(micro), len(micro) / len(indices)
+                scores = raw_scores(member.model, batch)
+                fit, centering, accuracy = judgement_loss(config, scores, training, micro)
+                loss, terms = share * (fit + config.center_coef * centering), {f"loss/{config.loss}": share * fit}
+                if member.language_model:
+                    chosen = batch.select(slice(len(micro))).trimmed()
+                    logprobs = completion_logprobs(member.language_model, chosen)
+                    terms["loss/imitation"] = share * reduce_tokens(-logprobs, chosen.completion_mask, "sequence_sum")
+                    loss = loss + config.imitation_coef * terms["loss/imitation"]
+                if steps:
+                    losses = thumbs_loss(*steps.scores(member.model, batch, micro))
+                    terms["loss/process"] = losses.sum() / max(1, steps.count(indices))
+                    loss = loss + config.process_coef * terms["loss/process"]
+                loss.backward()
+                terms["train/accuracy"] = share * accuracy
+                parts.append({key: term.detach() for key, term in terms.items()})
             member.optimizer.cosine_step(step, config.num_steps, config.learning_rate)
-            logged.append({key: term.detach() for key, term in terms.items()} | {"train/accuracy": accuracy})
+            logged.append({key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]})
         stage.log(step, {key: torch.stack([each[key] for each in logged]).mean() for key in logged[0]}, every=5)
 
     fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_PROMPTS], task, stage)

@@ -4,7 +4,7 @@
 
 Pomerleau 1989 for the idea; Ouyang et al. 2022 for its place in alignment. The prompt carries no loss: the policy must
 learn to answer, not to ask. The error of the clone compounds with the length of the completion, which is why the stages
-after this one exist.
+after this one exist. `num_steps: 0` leaves it out and publishes the base model unchanged, for one that follows instructions.
 
 Metrics
   loss/nll         mean negative log-likelihood of a completion token, in nats
@@ -14,7 +14,7 @@ Metrics
 from typing import Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
 from tasks.core.config import Config, check_divides
@@ -22,6 +22,8 @@ from tasks.core.errors import InputError
 from tasks.core.files import read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.adapter import add_adapter
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -35,7 +37,7 @@ class SftConfig(Config):
 
     namespace = "sft"
 
-    num_steps: PositiveInt
+    num_steps: NonNegativeInt  # 0: the base model becomes the SFT model as it is
     batch_size: PositiveInt
     micro_batch_size: PositiveInt | None  # demonstrations per backward pass; null: all at once
     learning_rate: PositiveFloat
@@ -48,17 +50,20 @@ class SftConfig(Config):
 
 def train(config: SftConfig, stage: Stage) -> None:
     policy, tokenizer = open_model(stage, stage.dep("models/base"))
+    add_adapter(policy, stage)
     rows = read_table(stage.dep("data/prepared/demonstrations.parquet"))
     stage.dep("reports/validate_data")
     prompts = encode_prompts(tokenizer, [row["prompt"] for row in rows])
     completions = encode_completions(tokenizer, [row["completion"] for row in rows])
     lengths = [len(x) + len(y) for x, y in zip(prompts, completions, strict=True)]
-    context = policy.config.max_position_embeddings
-    if max(lengths, default=0) > context:
+    context = context_length(policy)
+    if config.num_steps and max(lengths, default=0) > context:
         raise InputError(
             f"a prompt with its completion has {max(lengths)} tokens, the model's max_position_embeddings is {context}; "
             "raise base_model.max_position_embeddings, or lower task.max_prompt_tokens and task.max_new_tokens"
         )
+    if not config.num_steps:
+        print(f"{stage.name}: num_steps is 0, the base model is published unchanged", flush=True)
     optimizer = Optimizer(policy.parameters(), stage.params(OptimizerConfig))
     stage.resume(policy=policy, optimizer=optimizer)
 

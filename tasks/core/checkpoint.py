@@ -6,7 +6,6 @@ streams need no place in it (see tasks/core/seeds.py): weights, optimizer, step 
 there is.
 """
 
-import io
 import os
 import shutil
 import time
@@ -62,9 +61,11 @@ class Checkpoint:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_suffix(".partial")
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        whole = io.BytesIO()  # so that a full disk is an OSError of ours, not an error of torch's archive writer
-        torch.save({"step": step, "journal": journal, "parts": state}, whole)
-        partial.write_bytes(whole.getbuffer())
+        try:
+            with partial.open("wb") as stream:
+                torch.save({"step": step, "journal": journal, "parts": state}, stream)
+        except RuntimeError as error:  # torch's archive writer hides what the disk said
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         os.replace(partial, self.file)
         self._saved_at = time.monotonic()
         self._last_cost = self._saved_at - begun

@@ -5,6 +5,9 @@ a sentence that names the key and the nearest known one.
 """
 
 import difflib
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -20,7 +23,7 @@ PARAMS = Path("params.yaml")
 class Config(BaseModel):
     """Base of every namespace. Frozen, strict (no "3" for 3), and closed: no key beyond the declared ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 
     namespace: ClassVar[str]
 
@@ -56,7 +59,7 @@ def constants(cls: type[BaseModel]) -> set[str]:
 
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe").load(path)
+        values = deepcopy(_parse(path.read_bytes()))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run from the folder that holds it") from None
     except YAMLError as error:
@@ -66,6 +69,12 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} must be a mapping of namespaces, found {type(values).__name__}")
     return values
+
+
+@lru_cache(maxsize=1)
+def _parse(text: bytes) -> Any:
+    """Read once, though a stage loads a dozen namespaces of it: YAML is slow."""
+    return YAML(typ="safe").load(text)
 
 
 def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[str, Any]:
@@ -90,8 +99,15 @@ def check_divides(small_name: str, small: int | None, large_name: str, large: in
 
 
 def policy_matrix() -> list[tuple[str, int]]:
-    """(algorithm, seed) of every policy stage, in the order of params.yaml."""
+    """(algorithm, seed) of every policy stage, in the order of params.yaml; each once, or its figures would count twice."""
     policy = lookup(read_params(), "policy")
+    for name, kind in (("algorithms", str), ("seeds", int)):
+        entries = policy.get(name)
+        if not isinstance(entries, list) or not all(type(entry) is kind for entry in entries):
+            example = "[ppo, dpo]" if kind is str else "[0, 1]"
+            raise InputError(f"{PARAMS}: `policy.{name}` is {entries!r}; it should be a list such as {example}")
+        if len(set(entries)) < len(entries):
+            raise InputError(f"{PARAMS}: `policy.{name}` is {entries!r}; name each once")
     return [(algorithm, seed) for algorithm in policy["algorithms"] for seed in policy["seeds"]]
 
 
@@ -128,11 +144,16 @@ def _known_keys(cls: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Keys of the (possibly nested) config at this location."""
     for part in location:
         field = cls.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        for candidate in (nested, *get_args(nested)):  # a model, or a dict or list of them
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                cls = candidate
+        cls = next(_models(field.annotation if field else None), cls)
     return list(cls.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type such as dict[str, Model] | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -6,12 +6,18 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasks.core.errors import InputError
 
 Row: TypeAlias = dict[str, Any]
+
+NO_CONTENT = (  # what downloads, version control and editors leave in a folder
+    ".cache", ".huggingface", ".git", ".gitattributes", ".gitignore", ".DS_Store", ".idea", ".vscode", ".ipynb_checkpoints",
+    "__pycache__", "*~", "*.swp",
+)  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,7 +61,7 @@ def read_table(path: Path) -> list[Row]:
         return pyarrow.parquet.read_table(path).to_pylist()
     except FileNotFoundError:
         raise InputError(f"{path} is missing; run the stage that writes it, or `dvc pull`") from None
-    except (pyarrow.ArrowInvalid, OSError) as error:  # a damaged page is found after the footer was read: an OSError
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # damage behind the footer is found late, by any of them
         raise InputError(f"{path}: not a readable parquet file ({error}); fetch it again") from None
 
 
@@ -75,7 +81,10 @@ def read_jsonl(path: Path) -> list[Row]:
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}:{number}: not valid JSON ({error.msg}); fix or remove the line") from None
             if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected an object with named columns, found {type(row).__name__}")
+                raise InputError(
+                    f"{path}:{number}: expected an object with named columns, found {type(row).__name__}; "
+                    "one object a line, or a file that is one list of them and called .json"
+                )
             rows.append(row)
     return rows
 
@@ -92,10 +101,13 @@ def expand_variables(text: str, where: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """md5 of a file, or of a folder's listing; the same string DVC writes into dvc.lock (`….dir` for a folder)."""
+    """md5 of a file, or of a folder's listing; the same string DVC writes into dvc.lock (`….dir` for a folder).
+
+    What is no content of a folder does not count: two downloads of one model are the same model.
+    """
     if path.is_file():
         return _md5(path)
-    listing = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files_of(path)]
+    listing = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in _content(path)]
     text = json.dumps(sorted(listing, key=lambda entry: entry["relpath"]), sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
@@ -106,6 +118,12 @@ def files_of(path: Path) -> Iterator[Path]:
         yield path
     else:
         yield from sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _content(folder: Path) -> Iterator[Path]:
+    for file in files_of(folder):
+        if not any(fnmatch(part, pattern) for part in file.relative_to(folder).parts for pattern in NO_CONTENT):
+            yield file
 
 
 def publish(outputs: dict[Path, Path]) -> None:

@@ -69,13 +69,14 @@ class Inputs:
 
 def _loaded() -> set[Path]:
     """Source files of the project that this process has imported; and names of no file, which some libraries make up."""
-    files = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
-    return {file for file in map(Path.absolute, files) if _is_ours(file)}
+    files = {file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    return {Path(file) for file in map(os.path.abspath, files) if _is_ours(file)}
 
 
-def _is_ours(file: Path) -> bool:
-    installed = file.is_relative_to(sys.prefix) or file.is_relative_to(sys.base_prefix)
-    return file.suffix == ".py" and not installed and (file.is_relative_to(TASKS) or file.is_relative_to(Path.cwd()))
+def _is_ours(file: str) -> bool:
+    """Compares text: libraries bring thousands of modules, and a Path of each takes longer than to hash what is ours."""
+    installed = file.startswith((f"{sys.prefix}/", f"{sys.base_prefix}/"))
+    return file.endswith(".py") and not installed and file.startswith((f"{TASKS}/", f"{os.getcwd()}/"))
 
 
 def _stamps(path: Path) -> list[tuple[str, int, int]]:

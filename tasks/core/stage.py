@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SCRATCH = Path(".scratch")
 RECEIPTS = Path("runs")
+WRITTEN = ("dvc.lock", "environment.json")  # by every flow: changes that are not the user's
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
@@ -178,7 +179,10 @@ class Stage:
         publish(self._outs)
         for final in self._outs:
             hashes[final.as_posix()] = digest(final)
-            self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
+            if (final / "config.json").exists():  # a model, as Hugging Face keeps it
+                self.tracker.model(final, hashes[final.as_posix()])
+            else:
+                self.tracker.file(final, final.parts[0] if final.suffix else final.as_posix())
         receipt = {
             "run_id": self.tracker.run_id,
             "pipeline_run_id": self.tracker.pipeline_run_id,
@@ -218,5 +222,5 @@ def git_tags() -> dict[str, str]:
         changes = subprocess.run(["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
-    changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]  # every run rewrites dvc.lock
+    changed = [line[3:] for line in changes.splitlines() if line[3:] not in WRITTEN]
     return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}

@@ -40,27 +40,56 @@ def over_seeds(by_seed: Sequence[Sequence[float]], same_prompts: bool) -> tuple[
     Simulated with three seeds it covers 94 to 98 % (tests/tasks/core/test_intervals.py). Satterthwaite's degrees of freedom
     gave too narrow intervals there once the seeds differed.
     """
-    from scipy.special import stdtrit
+    mean, of_seeds, of_prompts = _variances(by_seed, same_prompts)
+    half = _half_width(of_seeds, of_prompts, len(by_seed), 0.05)
+    return mean, mean - half, mean + half
 
-    seeds = len(by_seed)
+
+def no_mean_over_seeds(by_seed: Sequence[Sequence[float]], same_prompts: bool) -> float:
+    """Two-sided p-value that the mean over seeds is zero: the level at which the interval of `over_seeds` ends at zero."""
+    from scipy.optimize import brentq
+
+    mean, of_seeds, of_prompts = _variances(by_seed, same_prompts)
+    if mean == 0 or len(by_seed) < 2:
+        return 1.0
+    if of_seeds + of_prompts == 0:
+        return 0.0
+
+    def beyond(level: float) -> float:
+        return _half_width(of_seeds, of_prompts, len(by_seed), level) - abs(mean)
+
+    least = 1e-12  # below it 1 - level / 2 has too few digits
+    return float(brentq(beyond, least, 1.0)) if beyond(least) > 0 else least
+
+
+def _variances(by_seed: Sequence[Sequence[float]], same_prompts: bool) -> tuple[float, float, float]:
+    """The mean over seeds, and the parts of its variance: of the seeds, and of prompts that all seeds share."""
+    seeds, prompts = len(by_seed), len(by_seed[0])
     means = np.array([np.mean(figures) for figures in by_seed], dtype=np.float64)
     mean = float(means.mean())
     if seeds < 2:
-        return mean, -np.inf, np.inf
-    of_seeds, of_prompts = means.var(ddof=1) / seeds, 0.0  # the parts of the variance of the mean
-    critical, normal = stdtrit(seeds - 1, 0.975), 1.96
-    prompts = len(by_seed[0])
+        return mean, np.inf, 0.0
+    of_seeds, of_prompts = float(means.var(ddof=1)) / seeds, 0.0
     if same_prompts and prompts > 1:
         figures = np.asarray(by_seed, dtype=np.float64)
         by_prompt = figures.mean(axis=0)
         rest = figures - means[:, None] - by_prompt + mean  # what neither the seed nor the prompt explains; in both parts
         noise = (rest**2).sum() / ((seeds - 1) * (prompts - 1)) / (seeds * prompts)
-        of_prompts = max(0.0, by_prompt.var(ddof=1) / prompts - noise)
+        of_prompts = max(0.0, float(by_prompt.var(ddof=1) / prompts - noise))
+    return mean, of_seeds, of_prompts
+
+
+def _half_width(of_seeds: float, of_prompts: float, seeds: int, level: float) -> float:
+    """Of the interval that misses the truth with this chance."""
+    from scipy.special import ndtri, stdtrit
+
     variance = of_seeds + of_prompts
-    if variance > 0:
-        critical = (critical * of_seeds + normal * of_prompts) / variance
-    half = float(critical * variance**0.5)
-    return mean, mean - half, mean + half
+    if seeds < 2:
+        return np.inf
+    if variance == 0:
+        return 0.0
+    critical = stdtrit(seeds - 1, 1 - level / 2) * of_seeds + ndtri(1 - level / 2) * of_prompts
+    return float(critical / variance**0.5)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -106,6 +135,11 @@ def no_gain(differences: Sequence[int]) -> float:
         sums[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
         chances = np.convolve(chances, sums)
     return min(1.0, float(chances[sum(each for each in differences if each > 0) :].sum()))
+
+
+def no_difference(differences: Sequence[int]) -> float:
+    """The same test two-sided: that neither of two models is better."""
+    return min(1.0, 2 * min(no_gain(differences), no_gain([-each for each in differences])))
 
 
 def ece(rows: Sequence[Row]) -> float:

@@ -1,4 +1,4 @@
-"""What happened, told to MLflow. With serving.py the only file that imports mlflow.
+"""What happened, told to MLflow. With operations.py, registry.py and serving.py the only file that imports mlflow.
 
 A tracking server that goes away never stops training and loses nothing: what cannot be sent is spooled below
 .scratch/spool and sent by the next tracker that reaches the server. A server that does not answer at the start is refused:
@@ -6,6 +6,7 @@ a stage without a run id could never be found again.
 """
 
 import fcntl
+import getpass
 import json
 import os
 import re
@@ -22,11 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, files_of
+from tasks.core.operations import Operation, perform
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "realign"
+ABOUT = (  # the experiment's description
+    "Runs with the tag `flow` are pipelines (`align`, `compare`, `rerun`): their names say what changed, their descriptions "
+    "hold the results. Below each are the stages that ran. The registered models `policy` and `prompt_oirl` have a champion."
+)
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"  # in the project's folder
 SPOOL = Path(".scratch/spool")
 PIPELINE_RUN_ID = "REALIGN_PIPELINE_RUN_ID"  # set by the flow for the stages it starts
@@ -40,8 +46,6 @@ PLACES = {  # columns of MLflow's database that hold absolute addresses of artif
     "model_versions": ["source", "storage_location"],
     "logged_models": ["artifact_location"],
 }
-
-Operation = dict[str, Any]
 
 
 def project() -> Path:
@@ -78,9 +82,10 @@ class Tracker:
         """
         self.client = connect()
         self.pipeline_run_id = os.environ.get(PIPELINE_RUN_ID)
+        tags = tags | {"mlflow.user": _user()}
         if self.pipeline_run_id:
             tags = tags | {"mlflow.parentRunId": self.pipeline_run_id}
-        self.experiment_id = _experiment(self.client)
+        self.experiment_id = experiment_id(self.client)
         start = int(1000 * (began or time.time()))
         self.run_id = resume or self.client.create_run(self.experiment_id, start, tags, name).info.run_id
         self._buffer: list[tuple[str, float, int, int]] = []
@@ -120,8 +125,12 @@ class Tracker:
         self.tag("mlflow.note.content", note)
 
     def input(self, path: str, md5: str) -> None:
-        """A dependency of the stage by content; shown as a data set of the run."""
-        self._do({"do": "input", "name": path, "digest": md5})
+        """A dependency of the stage by content: the models that lie there, or else a data set."""
+        models = [file.parent for file in Path(path).rglob("config.json")] if path.startswith("models/") else []
+        for folder in models:
+            self._do({"do": "reads", "digest": md5 if folder == Path(path) else digest(folder)})
+        if not models:
+            self._do({"do": "input", "name": path, "digest": md5})
 
     def file(self, path: Path, folder: str = "") -> None:
         """A small file or folder is uploaded; a large one becomes a pointer to what DVC stores."""
@@ -146,7 +155,15 @@ class Tracker:
         self._logged_tables.append(entry)
         self.tag("mlflow.loggedArtifacts", json.dumps(self._logged_tables))
 
-    def model(self, name: str, folder: Path, tags: dict[str, str], aliases: list[str]) -> None:
+    def model(self, folder: Path, md5: str) -> None:
+        """A model that this run has made: a LoggedModel of MLflow. A large one is a pointer to what DVC stores."""
+        size = sum(file.stat().st_size for file in files_of(folder))
+        tags = {"md5": md5, "path": str(folder), "bytes": str(size), "fetch": f"dvc pull {folder}"}
+        name = "-".join(folder.parts[1:])  # policy-ppo-0 of models/policy/ppo-0
+        operation = {"do": "model", "name": name, "tags": tags}
+        self._do(operation | {"path": str(folder)} if size <= UPLOAD_LIMIT else operation)
+
+    def served(self, name: str, folder: Path, tags: dict[str, str], aliases: list[str]) -> None:
         """A model of tasks/core/serving.py, as a version of the registered model `name`."""
         self._do({"do": "file", "path": str(folder), "folder": name})
         self._do({"do": "register", "name": name, "tags": tags, "aliases": aliases})
@@ -190,7 +207,7 @@ def connect() -> "MlflowClient":
             if uri.startswith("sqlite:"):
                 follow_move()
             client = MlflowClient(tracking_uri=uri)
-            _experiment(client)
+            experiment_id(client)
     except Exception as error:
         if uri.startswith("sqlite:"):
             raise InputError(
@@ -229,6 +246,15 @@ def warm_up() -> None:
     if tracking_uri().startswith("sqlite:"):
         import alembic.command  # noqa: F401
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def conclude(run_id: str, metrics: dict[str, float], note: str) -> None:
+    """Figures that were found after a run had ended, and a description with them. One that MLflow does not know stays so."""
+    if known(run_id):
+        client, now = connect(), int(time.time() * 1000)
+        points = [(NOT_IN_NAMES.sub("_", key), value, now, 0) for key, value in metrics.items()]
+        perform(client, run_id, {"do": "metrics", "points": points})
+        perform(client, run_id, {"do": "tags", "values": {"mlflow.note.content": note}})
 
 
 def mark(run_id: str, status: str) -> None:
@@ -272,7 +298,7 @@ def recorded(prefix: str) -> list[Recorded]:
     if not re.fullmatch("[0-9a-f]{4,32}", prefix):
         return []
     client = connect()
-    found = client.search_runs([_experiment(client)], f"attributes.run_id LIKE '{prefix}%'")
+    found = client.search_runs([experiment_id(client)], f"attributes.run_id LIKE '{prefix}%'")
     return [Recorded(run.info.run_id, run.info.run_name or "", run.data.tags, run.data.metrics) for run in found]
 
 
@@ -297,13 +323,14 @@ def drain(client: "MlflowClient") -> None:
             shutil.rmtree(file.with_suffix(""), ignore_errors=True)
 
 
-def _experiment(client: "MlflowClient") -> str:
+def experiment_id(client: "MlflowClient") -> str:
+    """Of the experiment that all runs are in; made where there is none."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
     folder = (project() / ARTIFACTS).as_uri() if tracking_uri().startswith("sqlite:") else None
-    return str(client.create_experiment(name, artifact_location=folder))
+    return str(client.create_experiment(name, folder, {"mlflow.note.content": ABOUT}))
 
 
 def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
@@ -311,64 +338,25 @@ def _attempt(client: "MlflowClient", run_id: str, operation: Operation) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        _perform(client, run_id, operation)
+        perform(client, run_id, operation)
     except MlflowException as error:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             raise
         print(f"tracking server: {short(error)}; left out", file=sys.stderr)
 
 
-def _perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:
-    from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
-
-    match operation["do"]:
-        case "params":
-            params = [Param(key, value) for key, value in operation["values"].items()]
-            for begin in range(0, len(params), 100):  # MLflow's limit for one batch
-                client.log_batch(run_id, params=params[begin : begin + 100])
-        case "metrics":
-            client.log_batch(run_id, metrics=[Metric(*point) for point in operation["points"]])
-        case "tags":
-            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in operation["values"].items()])
-        case "input":
-            dataset = Dataset(operation["name"], operation["digest"], "dvc", json.dumps({"path": operation["name"]}))
-            client.log_inputs(run_id, [DatasetInput(dataset)])
-        case "file":
-            path = Path(operation["path"])
-            folder = operation["folder"] or None
-            if path.is_dir():
-                client.log_artifacts(run_id, str(path), folder)
-            else:
-                client.log_artifact(run_id, str(path), folder)
-        case "text":
-            client.log_text(run_id, operation["text"], operation["name"])
-        case "register":
-            _register(client, run_id, operation["name"], operation["tags"], operation["aliases"])
-        case "status":
-            client.set_terminated(run_id, operation["status"])
-
-
-def _register(client: "MlflowClient", run_id: str, name: str, tags: dict[str, str], aliases: list[str]) -> None:
-    """One version per run, also if the stage was killed after it had registered one."""
-    from mlflow.exceptions import MlflowException
-
+def _user() -> str:
     try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = [version for version in client.search_model_versions(f"name='{name}'") if version.run_id == run_id]
-    source = f"{client.get_run(run_id).info.artifact_uri}/{name}"
-    version = found[0] if found else client.create_model_version(name, source, run_id, tags)
-    for alias in aliases:
-        client.set_registered_model_alias(name, alias, version.version)
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
 
 
 def _spool(run_id: str, operation: Operation) -> None:
     """Keep an operation for later; files are copied, since the stage may remove them."""
     spool = project() / SPOOL
     spool.mkdir(parents=True, exist_ok=True)
-    if operation["do"] == "file":
+    if "path" in operation:
         source = Path(operation["path"])
         kept = spool / run_id / str(time.monotonic_ns()) / source.name
         kept.parent.mkdir(parents=True)

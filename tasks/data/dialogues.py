@@ -96,6 +96,11 @@ def _without_system(turns: Sequence[Row]) -> Turns:
 
 def _turn(turn: Row, column: str) -> Row:
     said = {key: value for key, value in turn.items() if value not in (None, [], {}, "")}
+    unlearnt = [key for key in ("weight", "train") if turn.get(key) is not None and not turn[key]]
+    if unlearnt:
+        raise InputError(
+            f"`{column}`: a turn with `{unlearnt[0]}` is not to be learnt from, but every answer here is; leave it out"
+        )
     speaker, text = ("from", "value") if "from" in turn else ("role", "content")
     role = str(turn.get(speaker))
     unwritten = [key for key in UNWRITTEN if key in said] + [role] * (role in TOOLS)

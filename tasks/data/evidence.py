@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tasks.core.files import Row
 from tasks.data import tokenized
-from tasks.data.contamination import HeldOut
+from tasks.data.contamination import HeldOut, shared_grams
 from tasks.models.text import TaskConfig
 
 if TYPE_CHECKING:
@@ -23,12 +23,11 @@ ENOUGH = 20  # a share of fewer says nothing
 def measure_data(tables: Tables, tokenizer: "PreTrainedTokenizerBase", task: TaskConfig) -> tuple[Tables, list[Row]]:
     """The measured tables by name, for the prepared tables; and the first demonstrations as a model sees them."""
     prompts, demonstrations = tables["prompts"], tables["demonstrations"]
-    trained = [row["query"] if row["split"] == "train" else "" for row in prompts]  # "" resembles nothing
     measured = {
         "balance": balance(prompts, tables["preferences"]),
         "overlap_corpus": overlap(prompts, "corpus", [row["text"] for row in tables["corpus"]]),
         "overlap_demonstrations": overlap(prompts, "demonstrations", [row["query"] for row in demonstrations]),
-        "overlap_prompts": overlap(prompts, "prompts", trained),
+        "overlap_prompts": overlap(prompts, "prompts", _trained_on(prompts, "query")),
         "tokens_demonstrations": tokenized.measure(demonstrations, ("completion",), tokenizer, task),
         "tokens_prompts": tokenized.measure(prompts, ("solution", "mistake"), tokenizer, task),
     }
@@ -49,7 +48,7 @@ def measure_preferences(
         "questions": questions(feedback),
         "ratings": [row for row in feedback if row["kind"] == "rating"],
         "thumbs": [row for row in feedback if row["kind"] == "thumbs"],
-        "overlap_feedback": overlap(prompts, "feedback", [row["prompt"] for row in feedback], "prompt"),
+        "overlap_feedback": overlap(prompts, "feedback", _trained_on(feedback), "prompt"),
         "tokens_feedback": tokenized.measure(feedback, ("completion",), tokenizer, task),
     }
     examples = tokenized.examples(preferences, "chosen", tokenizer)
@@ -65,10 +64,15 @@ def _of_pairs(
 ) -> Tables:
     return {
         "pairs": pairs(preferences),
-        "overlap_preferences": overlap(prompts, "preferences", [row["prompt"] for row in preferences], "prompt"),
+        "overlap_preferences": overlap(prompts, "preferences", _trained_on(preferences), "prompt"),
         "special_tokens": tokenized.special_tokens(tokenizer),
         "tokens_preferences": tokenized.measure_pairs(preferences, tokenizer, task),
     }
+
+
+def _trained_on(rows: Sequence[Row], column: str = "prompt") -> list[str]:
+    """One text per row: nothing, which resembles nothing, where the row itself is held out."""
+    return [row[column] if row["split"] == "train" else "" for row in rows]
 
 
 def overlap(prompts: Sequence[Row], table: str, texts: Sequence[str], column: str = "query") -> list[Row]:
@@ -76,10 +80,11 @@ def overlap(prompts: Sequence[Row], table: str, texts: Sequence[str], column: st
 
     same: whether a training text has the same words. near: the largest share of the query's 5-grams in one text, 0 if small.
     column: of the prompts, what texts would repeat as a whole: pairs hold prompts, the other tables queries. Near is always
-    judged on the query, else an instruction that all prompts share would make them alike.
+    judged on the query, and without what many queries share, else an instruction or a preamble would make them alike.
     """
     held_out = [(index, row) for index, row in enumerate(prompts) if row["split"] != "train"]
-    queries, whole = HeldOut([row["query"] for _, row in held_out]), HeldOut([row[column] for _, row in held_out])
+    queries = HeldOut([row["query"] for _, row in held_out], shared_grams(row["query"] for row in prompts))
+    whole = HeldOut([row[column] for _, row in held_out])
     unseen = {"same": False, "same_where": None, "near": 0.0, "near_where": None}
     found = [{"row": index, "id": row["id"], "split": row["split"], **unseen} for index, row in held_out]
     for index, text in enumerate(texts):

@@ -29,8 +29,9 @@ FieldName: TypeAlias = Literal[
 FeedbackKind: TypeAlias = Literal["ranking", "rating", "thumbs"]
 MEANING = (
     "system", "system_prompt", "history", "tools", "functions", "image", "images", "audio", "audios", "video", "videos",
-    "label", "weight", "weights",
+    "label", "weight", "weights", "system_message", "context", "documents", "tool_calls", "function_call",
 )  # fmt: skip
+NOTHING: tuple[Any, ...] = (None, "", [], {})
 NO_VALUE = ("", "n/a", "na", "nan", "none", "null")
 
 
@@ -132,7 +133,7 @@ def _read_row(row: Row, read: Reader, templates: Mapping[FieldName, str]) -> lis
     system = written.pop("system", None) or _optional(row, "system") or _optional(row, "system_prompt")
     examples = [_preceded(fields | written, system, row) for fields in read(row)]
     used |= {"system", "system_prompt", "history", "tools"} | {name for fields in examples for name in fields}
-    lost = [column for column in MEANING if column not in used and row.get(column) not in (None, "", [], {})]
+    lost = [column for column in row if column.lower() in MEANING and column not in used and row[column] not in NOTHING]
     if lost:
         raise InputError(
             f"the column `{lost[0]}` changes what the row means, and nothing here uses it; name it in `columns`, or leave it "
@@ -268,9 +269,10 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("question", "chosen", "rejected"): _asked_by("question"),
     ("instruction", "chosen", "rejected"): _asked_by("instruction"),
     ("input", "chosen", "rejected"): _asked_by("input"),
+    ("query", "chosen", "rejected"): _asked_by("query"),
     ("chosen", "rejected"): _dialogues,
     ("messages",): _messages("messages"),
-    ("conversations",): _messages("conversations"),
+    **{(column,): _messages(column) for column in ("conversations", "conversation", "dialogue", "dialog")},
     ("prompt", "completion", "rank"): _judged,
     ("prompt", "completion", "rating"): _judged,
     ("prompt", "completion", "label"): _judged,

@@ -39,7 +39,8 @@ def read_rows(file: Path) -> list[Row]:
         case ".json":
             rows = read_json(file)
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise InputError(f"{file}: expected a list of objects with named columns")
+                found = f"a mapping of {', '.join(rows)[:60]}" if isinstance(rows, dict) else "something else"
+                raise InputError(f"{file}: expected a list of objects with named columns, found {found}; save the list alone")
             return rows
     raise InputError(f"{file}: `{file.suffix}` is not known; give .jsonl, .json, .csv or .parquet")
 
@@ -51,7 +52,7 @@ def _read_csv(file: Path) -> list[Row]:
         lines = csv.DictReader(stream, restkey="", restval=None, strict=True)
         rows = []
         try:
-            _refuse_separator(file, lines.fieldnames or [])
+            _check_header(file, lines.fieldnames or [])
             for row in lines:
                 if "" in row or None in row.values():
                     header = ", ".join(lines.fieldnames or [])
@@ -64,8 +65,12 @@ def _read_csv(file: Path) -> list[Row]:
     return rows
 
 
-def _refuse_separator(file: Path, header: Sequence[str]) -> None:
-    """Spreadsheets of many countries write semicolons: the header is then one name that holds them."""
+def _check_header(file: Path, header: Sequence[str]) -> None:
+    """Spreadsheets of many countries write semicolons: the header is then one name that holds them. Of two columns with one
+    name, only one could be read."""
+    doubled = next((name for name in header if header.count(name) > 1), None)
+    if doubled is not None:
+        raise InputError(f"{file}: two columns are called {doubled!r}; rename one")
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(header) == 1 and separator in header[0]:
             raise InputError(f"{file}: its columns are separated by {name}; save it with commas")

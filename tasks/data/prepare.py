@@ -17,7 +17,17 @@ from tasks.core.stage import Stage
 from tasks.data.arithmetic import BOOK
 from tasks.data.lengths import fit
 from tasks.data.sources import InstructionsConfig, SourcesConfig, read_sets
-from tasks.data.tables import COLUMNS, NUMBERS, Tables, add_prompts, collected, generated, training_text, whole_rankings
+from tasks.data.tables import (
+    COLUMNS,
+    NUMBERS,
+    Tables,
+    add_prompts,
+    collected,
+    doubled,
+    generated,
+    training_text,
+    whole_rankings,
+)
 from tasks.models.chat import adopt_template
 from tasks.models.external import pinned
 from tasks.models.text import TaskConfig, tell_apart
@@ -68,6 +78,8 @@ def prepare(config: PrepareDataConfig, stage: Stage) -> None:
     pairs = fitting["preferences"]
     differ = tell_apart(tokenizer, pairs, task.max_new_tokens)
     refuse_empty(fitting, config.sources)
+    if pairs and not any(differ):
+        raise InputError(f"{config.sources}: the sides of all {len(pairs)} pairs are one text to a model; name other columns")
 
     for data_set in data_sets:
         name, pin = data_set.config.origin
@@ -114,6 +126,11 @@ def count(tables: Tables, fitting: Tables) -> dict[str, float]:
     figures |= {f"rows/prompts_{split}": number for split, number in splits.items()}
     figures |= {f"dropped/{table}": len(tables[table]) - len(fitting[table]) for table in tables}
     judged = [row["right"] for row in fitting["demonstrations"] if "right" in row]
+    again = {table: doubled(table, rows) for table, rows in fitting.items() if table != "corpus"}
+    for table, number in again.items():
+        if number:
+            print(f"prepare_data: {number} of {len(fitting[table])} {table} stand there already; intervals will be too narrow")
+            figures[f"doubled/{table}"] = number
     return figures | ({"right_demonstrations": sum(judged) / len(judged)} if judged else {})
 
 

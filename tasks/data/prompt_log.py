@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.data.contamination import HeldOut
+from tasks.data.contamination import HeldOut, shared_grams
 from tasks.data.formats import fill
 from tasks.data.pinned import pinned_file, read_rows
 from tasks.data.splits import normalise
@@ -114,7 +114,7 @@ def related(queries: Sequence[str]) -> list[str]:
     """
     keys = [normalise(query) for query in queries]
     texts = sorted(set(keys))
-    known, root = HeldOut(texts), list(range(len(texts)))
+    known, root = HeldOut(texts, shared_grams(texts)), list(range(len(texts)))
 
     def find(place: int) -> int:
         while root[place] != place:

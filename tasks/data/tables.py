@@ -1,5 +1,6 @@
 """The rows of the five tables, from the generator or from data sets, with their prompts written out."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -183,11 +184,14 @@ def _number(example: Example, kind: FeedbackKind, value: Any) -> float:
     """true and false, also as text, are 1 and 0."""
     word = str(value).strip().lower()
     try:
-        return float({"true": 1, "false": 0}.get(word, word) if kind == "thumbs" else word)
+        number = float({"true": 1, "false": 0}.get(word, word) if kind == "thumbs" else word)
     except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
         raise InputError(
             f"{example.where or example.id}: {kind} {value!r:.40} is not a number; correct the row or take it out of the file"
-        ) from None
+        )
+    return number
 
 
 def _need(example: Example, field: str, table: Table) -> str:
@@ -197,6 +201,12 @@ def _need(example: Example, field: str, table: Table) -> str:
             f"{example.where or example.id}: table {table} needs a {field}; name its column in `columns` of the sources file"
         )
     return str(value)
+
+
+def doubled(table: Table, rows: list[Row]) -> int:
+    """Rows that stand in the table already, under whatever id."""
+    content = [column for column in COLUMNS[table] if column != "id"]
+    return len(rows) - len({tuple(row[column] for column in content) for row in rows})
 
 
 def _first(rows: list[Row], limit: int | None) -> list[Row]:

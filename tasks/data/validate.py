@@ -206,7 +206,7 @@ def _expectation(entry: dict[str, dict[str, Any]], index: int, where: str) -> An
             raise ValueError("one expectation per entry")
         return get_expectation_impl(name)(**arguments, meta={"index": index})
     except Exception as error:  # great_expectations raises its own for a name, pydantic's for an argument
-        reason = str(error).strip().splitlines()[-1]
+        reason = ": ".join(line.strip() for line in str(error).strip().splitlines()[-2:])
         raise InputError(f"{where}: {name} cannot be used ({reason})") from None
 
 

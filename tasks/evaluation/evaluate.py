@@ -20,18 +20,19 @@ Figures of each policy against the SFT model
   accuracy_p, sampled_accuracy_p   one-sided p-value of "no improvement over SFT": paired sign-flip test over prompts
   kl                 KL(π‖π_sft) of a sampled completion, in nats, estimator k1; kl_low, kl_high: 95 % bootstrap interval
                      over prompts
-Controls: what is gained without a reward
+Controls: what is gained without training a policy (tasks/evaluation/controls.py)
   cool_sft           SFT sampled at temperature 0.7 with the same random numbers: a policy that is only sharper gains as much
 Tables below reports/evaluate: completions; kinds, right answers by kind of problem; matrix, the win rate of each model against
-each, with p-values by Holm's method for all pairs together. All intervals speak of these models and these prompts.
+each, with p-values by Holm's method for all pairs together; best_of_n, of the SFT model's samples. All intervals
+speak of these models and these prompts.
 
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
 data: then every figure is flattered.
 
-reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL, for `dvc metrics show`.
+reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL. reports/summary.json has one figure of
+each model, for `dvc metrics show` and `dvc exp show`: the sampled accuracy, or without answers the score.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,18 +49,17 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.evaluation.controls import best_of_n, cool_samples, rollouts
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
-from tasks.models.compute import ComputeConfig, apply_settings, at_once
-from tasks.models.generate import ROWS_AT_ONCE, Rollout, greedy, sample
+from tasks.models.compute import ComputeConfig, apply_settings
+from tasks.models.generate import greedy
 from tasks.models.language import open_model
 from tasks.models.reward import load_reward_model, standardised_scores
 from tasks.models.text import TaskConfig, decode
 from tasks.rl.logprobs import completion_logprobs
 from tasks.training.prompts import Prompt, load_prompts
-
-COOL = 0.7  # temperature of the control
 
 
 class EvaluateConfig(Config):
@@ -102,7 +102,7 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     metrics: dict[str, Any] = {
         "contaminated": int(any(verdict["contaminated"] for verdict in verdicts)),
         "sft": figures["sft"],
-        "control": {"cool_sft": cool_sft(prompts, config, task, stage)},
+        "control": {"cool_sft": control_of(reference, tokenizer, prompts, config, task, stage)},
         **upstream,
         "policy": {},
     }
@@ -114,11 +114,16 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
         "completions": completion_rows(written, prompts, task.verifier),
         "kinds": kind_rows(written, prompts, task.verifier, config.bootstrap_samples, chance),
         "matrix": matrix_rows(written, prompts, config.judge, task.verifier, config.bootstrap_samples, chance),
+        "best_of_n": best_of_n(
+            reference, tokenizer, prompts, reward_model, config.samples_per_prompt, config.bootstrap_samples, task, stage
+        ),
     }
     for name, rows in tables.items():
         stage.table(name, rows[:200])
     stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
     write_json(stage.out("reports/metrics.json"), metrics)
+    summary = {name: found.get("sampled_accuracy", found["score"]) for name, found in figures.items()}
+    write_json(stage.out("reports/summary.json"), summary)
 
 
 def answer(
@@ -133,7 +138,7 @@ def answer(
         best = beam_search(model, tokenizer, ids, task.max_new_tokens, config.num_beams)
     samples_per_prompt = config.samples_per_prompt
     answers = Answers([decode(tokenizer, ids) for ids in best], [], [], [], [], [], [], [], [])
-    for begin, rollout in rollouts(model, tokenizer, ids, 1.0, config, task, stage):
+    for begin, rollout in rollouts(model, tokenizer, ids, 1.0, samples_per_prompt, task, stage):
         asked = ids[begin : begin + len(rollout.completions()) // samples_per_prompt]
         texts = [decode(tokenizer, ids) for ids in rollout.completions()]
         answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
@@ -152,29 +157,12 @@ def answer(
     return answers
 
 
-def rollouts(
-    model: Any, tokenizer: Any, ids: list[list[int]], temperature: float, config: EvaluateConfig, task: TaskConfig, stage: Stage
-) -> Iterator[tuple[int, Rollout]]:
-    """(place of the first prompt, samples of as many prompts as fit at once)."""
-    prompts_at_once = max(1, at_once(model, ROWS_AT_ONCE) // config.samples_per_prompt)
-    for begin in range(0, len(ids), prompts_at_once):
-        yield begin, sample(
-            model, tokenizer, ids[begin : begin + prompts_at_once], max_new_tokens=task.max_new_tokens, temperature=temperature,
-            generator=seeds.generator(stage.seed, "test samples", begin), group_size=config.samples_per_prompt,
-        )  # fmt: skip
-
-
-def cool_sft(prompts: list[Prompt], config: EvaluateConfig, task: TaskConfig, stage: Stage) -> dict[str, float]:
-    """Sampled accuracy and entropy of the SFT model at a lower temperature; the noise is that of all models."""
-    model, tokenizer = open_model(stage, Path("models/sft"))
-    texts, entropy, tokens = [], 0.0, 0
-    for _, rollout in rollouts(model, tokenizer, [prompt.ids for prompt in prompts], COOL, config, task, stage):
-        texts += [decode(tokenizer, ids) for ids in rollout.completions()]
-        entropy += float((rollout.entropy * rollout.completion_mask).sum())
-        tokens += int(rollout.lengths.sum())
-    size = config.samples_per_prompt
-    by_prompt = [texts[place : place + size] for place in range(0, len(texts), size)]
-    return _rounded(sampled_accuracy(by_prompt, prompts, config, task.verifier, stage.seed) | {"entropy": entropy / tokens})
+def control_of(
+    sft: Any, tokenizer: Any, prompts: list[Prompt], config: EvaluateConfig, task: TaskConfig, stage: Stage
+) -> dict[str, float]:
+    """Sampled accuracy and entropy of the SFT model at a lower temperature."""
+    texts, entropy = cool_samples(sft, tokenizer, prompts, config.samples_per_prompt, task, stage)
+    return _rounded(sampled_accuracy(texts, prompts, config, task.verifier, stage.seed) | {"entropy": entropy})
 
 
 def sampled_accuracy(

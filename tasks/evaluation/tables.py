@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from tasks.core.files import Row
-from tasks.core.statistics import holm, no_gain, paired_bootstrap, wilson
+from tasks.core.statistics import holm, no_difference, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.models.text import MARK
 from tasks.rewards.verifier import is_correct
 from tasks.training.prompts import Prompt
 
@@ -20,7 +21,7 @@ def completion_rows(written: Mapping[str, Answers], prompts: list[Prompt], verif
             rows.append({
                 "model": name,
                 "id": prompt.id,
-                "prompt": prompt.text,
+                "prompt": prompt.text.replace(MARK, ""),
                 "completion": text,
                 "answer": prompt.answer,
                 "correct": is_correct(text, prompt.answer, verifier),
@@ -64,9 +65,8 @@ def matrix_rows(
     for (model, one), (against, other) in combinations(written.items(), 2):
         found = outcomes(one, other, prompts, judge, verifier)
         win_rate, low, high = paired_bootstrap([(each + 1) / 2 for each in found], bootstrap_samples, seed)
-        p = min(1.0, 2 * min(no_gain(found), no_gain([-each for each in found])))
         rows.append({
             "model": model, "against": against, "prompts": len(prompts),
-            "win_rate": win_rate, "win_rate_low": low, "win_rate_high": high, "p": p,
+            "win_rate": win_rate, "win_rate_low": low, "win_rate_high": high, "p": no_difference(found),
         })  # fmt: skip
     return [row | {"p_holm": p} for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True)]

@@ -16,6 +16,7 @@ from pydantic import (
 from tasks.core.config import Config
 from tasks.rewards.functions import check_components
 
+Source = Literal["annotator", "judge", "dataset"]  # the folder of tasks/feedback whose collect.py runs
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction"]
 OWN_JUDGES = ("sft", "judge_model")  # models of this pipeline, by the name of their stage
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,7 +61,7 @@ class CollectPreferencesConfig(Config):
 
     namespace = "collect_preferences"
 
-    source: str
+    source: Source
     kind: Kind
     num_prompts: PositiveInt
     held_out_prompts: NonNegativeInt

@@ -45,21 +45,41 @@ def load_model(source: str | Path, device: str = "cpu", revision: str | None = N
             revision=None if folder else revision,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype="float32",
+            dtype="auto",
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
         model, loaded = loading
-        if loaded["missing_keys"]:
-            raise ValueError(f"its weights file lacks {sorted(loaded['missing_keys'])[0]}; weights are missing")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        _check_weights(model, loaded)
+    except Exception as error:  # whatever the libraries raise for a config or weights that they cannot read
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         if folder:
             raise InputError(f"model folder {source} cannot be loaded ({reason})") from None
         raise InputError(
             f"model {source} at {revision} is neither in the local cache nor reachable ({reason}); "
             "download it to a folder and name the folder"
         ) from None
-    return model.to(device)
+    return in_float32(model).to(device)
+
+
+def in_float32(model: Any) -> Any:
+    """The model, which computes and learns in float32 and is saved in the precision it came in."""
+    model.saved_dtype = model.dtype
+    return model.float()
+
+
+def _check_weights(model: Any, loaded: dict[str, Any]) -> None:
+    """A weight that the config or the file has alone would be drawn at random, or be left out; one may be no number."""
+    if loaded["missing_keys"]:
+        raise ValueError(f"its weights file lacks {min(loaded['missing_keys'])}; weights are missing")
+    if loaded["mismatched_keys"]:
+        name, stored, expected = min(loaded["mismatched_keys"])
+        raise ValueError(f"{name} is {tuple(stored)} in its weights file and {tuple(expected)} by its config.json")
+    left_out = [name for name in loaded["unexpected_keys"] if name.startswith(f"{model.base_model_prefix}.")]
+    if left_out:
+        raise ValueError(f"its weights file holds {min(left_out)}, which the model of its config.json has not")
+    if bad := _not_finite(model):
+        raise ValueError(f"`{bad}` in its weights file is not finite")
 
 
 def load_policy(folder: Path, device: str) -> tuple[Any, Any]:
@@ -75,17 +95,27 @@ def open_model(stage: Stage, folder: Path) -> tuple[Any, Any]:
 
 
 def frozen_copy(model: Any) -> Any:
-    """The reference policy: same weights, no gradient."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """The same weights without gradient, such as the reference. Those that are frozen already are shared, not copied."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A folder that `AutoModel….from_pretrained` loads, tokenizer included."""
+    """A folder that `AutoModel….from_pretrained` loads, tokenizer included, in the precision the model came in. The model
+    itself is rounded to it, which takes no more memory."""
+    if bad := _not_finite(model):
+        raise InputError(f"`{bad}` of the trained model is not finite, so it is not published; lower the learning rate")
     try:
+        model.to(getattr(model, "saved_dtype", model.dtype))
         model.save_pretrained(folder, safe_serialization=True)
     except SafetensorError as error:
         raise OSError(errno.ENOSPC, str(error), str(folder)) from None
     tokenizer.save_pretrained(folder)
+
+
+def _not_finite(model: Any) -> str | None:
+    """The first parameter that holds NaN or infinity."""
+    return next((name for name, value in model.named_parameters() if not bool(value.isfinite().all())), None)
 
 
 def check_model_folder(source: str | Path, revision: str | None) -> None:
@@ -99,6 +129,16 @@ def check_model_folder(source: str | Path, revision: str | None) -> None:
                 f"hub model {source}: state the commit to use as `revision`, so that a rerun loads the same weights"
             )
         return
+    if (folder / "adapter_config.json").exists():
+        raise InputError(
+            f"{source} is an adapter, not a model; merge it into its model (with peft: `merge_and_unload`) and name that folder"
+        )
+    packed = next(folder.glob("*.gguf"), None)
+    if packed and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"{source} holds quantized weights ({packed.name}); make a folder of safetensors of it: "
+            f"`python -m tasks.models.gguf {packed} OUT` (docs/models.md)"
+        )
     if not (folder / "config.json").exists():
         raise InputError(f"{source} is not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):

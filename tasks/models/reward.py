@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from tasks.core.errors import InputError
+from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import at_once
-from tasks.models.language import check_model_folder
+from tasks.models.language import check_model_folder, in_float32
 from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.models.tokenizer import load_tokenizer
 
@@ -29,10 +30,15 @@ MEMBER = "member-{}"  # folder of the second and later members of an ensemble, i
 def reward_model_from_policy(folder: Path, device: str) -> Any:
     """The SFT model with its last layer replaced by a linear head, which starts at zero: every score is 0 at first."""
     check_model_folder(folder, None)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="auto")
+    except ValueError:
+        raise InputError(
+            f"{folder}: transformers has no reward model of this architecture; set `reward_model.source` to one from elsewhere"
+        ) from None
     model.score.weight.data.zero_()
     model.tokenizer = load_tokenizer(folder)
-    return model.to(device).eval()
+    return in_float32(model).to(device).eval()
 
 
 def reward_model_from_elsewhere(source: str, revision: str | None, device: str) -> Any:
@@ -44,7 +50,7 @@ def reward_model_from_elsewhere(source: str, revision: str | None, device: str) 
             revision=None if Path(source).is_dir() else revision,
             trust_remote_code=False,
             use_safetensors=True,
-            dtype="float32",
+            dtype="auto",
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -61,7 +67,7 @@ def reward_model_from_elsewhere(source: str, revision: str | None, device: str) 
     if len(model.tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(model.tokenizer))  # a pad token was added
     model.config.pad_token_id = model.tokenizer.pad_token_id  # the score is read at the last token that is not this one
-    return model.to(device).eval()
+    return in_float32(model).to(device).eval()
 
 
 def draw_head(reward_model: Any, generator: torch.Generator) -> None:
@@ -83,9 +89,9 @@ def with_language_head(reward_model: Any, policy: Any) -> Any:
 def load_reward_model(folder: Path, device: str) -> Any:
     """That of the stage reward_model, with its tokenizer as `.tokenizer`; of an ensemble, the first member."""
     check_model_folder(folder, None)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="float32")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, use_safetensors=True, dtype="auto")
     model.tokenizer = load_tokenizer(folder)
-    return model.requires_grad_(False).to(device).eval()
+    return in_float32(model).requires_grad_(False).to(device).eval()
 
 
 def load_ensemble(folder: Path, device: str) -> list[Any]:
@@ -96,9 +102,9 @@ def load_ensemble(folder: Path, device: str) -> list[Any]:
 
 def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
     """The head's output at the last token of each completion: (batch,). The ids are those of the reward model's tokenizer."""
-    context = getattr(reward_model.config, "max_position_embeddings", None)
+    context = context_length(reward_model)
     longest = int(batch.attention_mask.sum(1).max())
-    if context and longest > context:
+    if longest > context:
         raise InputError(
             f"a prompt with its completion has {longest} tokens, the reward model's max_position_embeddings is {context}; "
             "lower task.max_prompt_tokens and task.max_new_tokens, or take another reward model"

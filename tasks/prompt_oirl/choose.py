@@ -41,12 +41,13 @@ def choose(selector: Choosing, queries: Sequence[Any], candidates: Sequence[str]
         raise InputError(f"`candidates` is empty; name at least one of {', '.join(known)}, or leave it out to choose among all")
     for candidate in candidates:
         if candidate not in known:
-            close = difflib.get_close_matches(candidate, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            folded = {name.casefold(): name for name in reversed(known)}
+            close = difflib.get_close_matches(candidate.casefold(), folded, n=1)
+            hint = f"did you mean {folded[close[0]]}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"prompt {candidate!r} is not known; {hint}")
     for index, query in enumerate(queries):
-        if not isinstance(query, str) or not query.strip():
-            raise InputError(f"query {index} is blank; write one, or leave the row out")
+        if not isinstance(query, str) or not query.strip() or query == "None":  # so MLflow's server passes a null on
+            raise InputError(f"query {index} is blank or null; write one, or leave the row out")
     if not queries:
         return []
     chances = selector.probabilities(list(queries))[:, [known.index(candidate) for candidate in candidates]]

@@ -23,6 +23,7 @@ from pydantic import PositiveInt
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import digest
+from tasks.data.splits import words
 from tasks.models.external import pinned
 from tasks.prompt_oirl.surface import last_sentence, mask_numbers, surface
 
@@ -62,6 +63,11 @@ class Reads(Protocol):
     def unread(self, queries: Sequence[str]) -> list[int]: ...
 
 
+def lengths(model: "HiddenStates | None", texts: Sequence[str]) -> list[int]:
+    """Tokens of each text to the encoder; words and signs where there is none."""
+    return model.lengths(texts) if model else [len(words(text)) for text in texts]
+
+
 def refuse_too_long(encoder: Reads, queries: Sequence[str], query_ids: dict[str, str]) -> None:
     """The encoder has seen no position beyond its window."""
     for query, unread in zip(queries, encoder.unread(queries), strict=True):
@@ -75,7 +81,8 @@ def refuse_too_long(encoder: Reads, queries: Sequence[str], query_ids: dict[str,
 class HiddenStates:
     """The first layers of a transformer from a Hugging Face folder; safetensors only.
 
-    In bfloat16: for features as good as float32, and on a recent CPU two to five times as fast.
+    In bfloat16 on a CPU that computes with it: for features as good as float32, two to five times as fast. A CPU without
+    emulates it, seven times as slow as float32, which is then used instead.
     """
 
     def __init__(self, folder: Path, layers: int | None = None, remembers: bool = True):
@@ -94,11 +101,12 @@ class HiddenStates:
             raise InputError(f"{folder} has {len(stack)} layers; `encoder.layers` must be among 1 to {len(stack)}")
         del stack[layers:]
         model.config.num_hidden_layers = layers
-        self.model = model.to(torch.bfloat16)
+        dtype = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+        self.model = model.to(dtype)
         self.size = int(model.config.hidden_size)
         self.window = int(model.config.max_position_embeddings)
         self.remembers = remembers
-        self.identity = f"{digest(folder)[:12]}-{layers}"
+        self.identity = f"{digest(folder)[:12]}-{layers}-{str(dtype).removeprefix('torch.')}"
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder, safe_serialization=True)

@@ -1,6 +1,6 @@
 """r̂ with an encoder of its own, fine-tuned along: for models too small to have an embedding worth freezing.
 
-    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), share of right answers)
+    r̂(query, prompt) = w · silu(A h(query) + B h(prompt)),   minimize  cross-entropy(σ(r̂), share of right answers), by calls
 
 h(text): mean and last hidden state of the base model. Query and prompt are encoded apart, so one pass over the queries scores
 every prompt. Metric, by step: loss/cross_entropy of a (query, prompt) pair, in nats.
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json
 from tasks.core.stage import Stage
+from tasks.models.architecture import context_length, width
 from tasks.models.batch import pad
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
@@ -94,9 +95,9 @@ class FinetunedSelector:
 
         encoder = AutoModel.from_pretrained(folder / "encoder", use_safetensors=True, trust_remote_code=False, dtype="float32")
         tokenizer, head = load_tokenizer(folder / "encoder"), load_file(folder / "head.safetensors")
-        reward = PromptReward(encoder, encoder.config.hidden_size, head["output.weight"].shape[1], tokenizer.pad_token_id)
+        reward = PromptReward(encoder, width(encoder), head["output.weight"].shape[1], tokenizer.pad_token_id)
         reward.load_state_dict(head, strict=False)
-        return cls(read_json(folder / "prompts.json"), reward.eval(), tokenizer, encoder.config.max_position_embeddings)
+        return cls(read_json(folder / "prompts.json"), reward.eval(), tokenizer, context_length(encoder))
 
 
 def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage) -> FinetunedSelector:
@@ -104,8 +105,8 @@ def start(folder: Path, prompts: dict[str, str], hidden_size: int, stage: Stage)
     base, tokenizer = open_model(stage, folder)
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights"))
-        reward = PromptReward(base.base_model, base.config.hidden_size, hidden_size, tokenizer.pad_token_id)
-    return FinetunedSelector(prompts, reward.to(stage.device), tokenizer, base.config.max_position_embeddings)
+        reward = PromptReward(base.base_model, width(base), hidden_size, tokenizer.pad_token_id)
+    return FinetunedSelector(prompts, reward.to(stage.device), tokenizer, context_length(base))
 
 
 def finetune(
@@ -117,14 +118,17 @@ def finetune(
         selector.tokens(answers.queries),
         selector.tokens(list(selector.prompts.values())),
     )
-    correct = torch.tensor(answers.rates, dtype=torch.float32)
+    correct, calls = (
+        torch.tensor(table, dtype=torch.float32).to(stage.device)
+        for table in (answers.rates, answers.calls / answers.calls.mean())
+    )
     optimizer = Optimizer(reward.parameters(), stage.params(OptimizerConfig))
     stage.resume(reward=reward, optimizer=optimizer)
     order = seeds.batches(len(tokens), batch_size, stage.seed, stage.start, [len(ids) for ids in tokens])
     for step in stage.steps(num_steps):
         indices = next(order)
         logits = reward([tokens[i] for i in indices], prompts)
-        loss = F.binary_cross_entropy_with_logits(logits, correct[indices].to(stage.device))
+        loss = F.binary_cross_entropy_with_logits(logits, correct[indices], weight=calls[indices])
         loss.backward()
         optimizer.cosine_step(step, num_steps, learning_rate)
         stage.log(step, {"loss/cross_entropy": loss.detach()}, every=5)

@@ -139,7 +139,7 @@ def register(stage: Stage, folder: Path, queries: list[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "prompt_oirl"
         save_served(path, Path(__file__).with_name("served.py"), folder, example, PACKAGES)
-        stage.tracker.model("prompt_oirl", path, tags, ["newest", "champion"] if champion else ["newest"])
+        stage.tracker.served("prompt_oirl", path, tags, ["newest", "champion"] if champion else ["newest"])
 
 
 def nothing_to_learn(stage: Stage) -> None:

@@ -15,6 +15,8 @@ from tasks.data.prompt_log import prompt_ids
 from tasks.prompt_oirl.answers import Answers, folds
 from tasks.prompt_oirl.encoders import HiddenStates
 from tasks.prompt_oirl.figures import figures
+from tasks.prompt_oirl.noise import noise_figures
+from tasks.prompt_oirl.scores import calibration
 from tasks.prompt_oirl.selector import fit
 
 FOLDS = 5
@@ -56,6 +58,8 @@ class FiveFolds:
             chances[self.fold == number], best[self.fold == number] = found["chances"], found["best"]
         own = len(self.answers.prompts)
         seen = figures(chances[:, :own], self.answers, best, self.seed)
+        seen |= calibration(chances[:, :own], self.answers)[0]
+        seen |= noise_figures(chances[:, :own], self.answers, int(self.answers.success.argmax()), self.seed)
         result = {"questions": float(len(self.answers))} | {f"seen.{name}": value for name, value in seen.items()}
         place = {query: row for row, query in enumerate(self.answers.queries)}
         kept = [row for row, query in enumerate(self.there.queries) if query in place] if self.there else []

@@ -36,6 +36,7 @@ from tasks.core.files import Row, read_table
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
+from tasks.models.architecture import width
 from tasks.models.batch import collate
 from tasks.models.chat import write_query
 from tasks.models.generate import greedy, sample
@@ -223,7 +224,7 @@ def member(base: Any, hidden_size: int, stage: Stage, number: int) -> PromptRewa
     model, tokenizer = open_model(stage, base)
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(stage.seed, "weights", number))
-        return PromptReward(model.base_model, model.config.hidden_size, hidden_size, tokenizer.pad_token_id).to(stage.device)
+        return PromptReward(model.base_model, width(model), hidden_size, tokenizer.pad_token_id).to(stage.device)
 
 
 @torch.no_grad()

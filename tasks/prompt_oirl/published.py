@@ -75,7 +75,7 @@ CURVE = {  # of a row of subsets.parquet
     "all": "all_success",
     "best_prompt": "seen_best_prompt_success",
     "random": "seen_random_success",
-    "oracle": "seen_oracle_success",
+    "hindsight": "seen_oracle_success",
     "seen_accuracy": "seen_accuracy",
     "seen_precision": "seen_precision",
     "unseen_accuracy": "unseen_accuracy",

@@ -22,9 +22,8 @@ import numpy as np
 
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json
-from tasks.data.splits import words
 from tasks.prompt_oirl.answers import Answers, Array, folds
-from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached
+from tasks.prompt_oirl.encoders import Encoder, HiddenStates, cached, lengths
 from tasks.prompt_oirl.learners import ENSEMBLE, PREDICT, State, combine_kernel, fit_mlp, sigmoid, solve_kernel
 from tasks.prompt_oirl.trees import fit_trees, predict_trees
 
@@ -63,7 +62,7 @@ class Selector:
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text to the encoder; words and signs where there is none."""
-        return self.encoder.model.lengths(texts) if self.encoder.model else [len(words(text)) for text in texts]
+        return lengths(self.encoder.model, texts)
 
     def unread(self, queries: Sequence[str]) -> list[int]:
         """How many tokens at the end of each query the encoder does not read."""

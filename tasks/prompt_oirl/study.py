@@ -9,16 +9,24 @@ published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of
             the unseen ones, and among all. Where questions of the test part are also in train, this flatters: see the gate.
             All learners but `trees` score an unseen prompt as a weighted mean of the seen ones, so it never comes first, and
             the choice among all is that among the seen.
+budget      More than one call for a query: success against calls and tokens, by five folds as in `honest`, of a log with
+            completions (tasks/prompt_oirl/frontier.py).
 
-Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*; with K as the step the means over
-subsets
+Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*, of seen prompts also the
+calibration errors ece and choice_ece, and where calls repeat those of tasks/prompt_oirl/noise.py; with K as the step the means
+over subsets
   curve/seen, curve/unseen, curve/all       success of the choice among these prompts; *_spread: standard deviation over subsets
-  curve/best_prompt, curve/random, curve/oracle   of the subset: its best prompt on train, a random one, hindsight per query
+  curve/best_prompt, curve/random, curve/hindsight   of the subset: its best prompt on train, a random one, the best of
+                                            single calls; oracle_success of the folds is by rates over all calls
   curve/<seen | unseen>_accuracy, _precision      of r̂ > 0.5 as a prediction of a right answer
+  contaminated                              of `published` alone, which uses the log's split; 0 for the folds
   single.<prompt_id>, self_critique         one prompt throughout; the answer the language model itself is surest of
 
-The report folder holds curve.parquet, subsets.parquet with one row per subset, and metrics.json. Killed, it goes on with the
-next fold or subset. Nothing is tuned here: the recipe is fixed in tasks/prompt_oirl/learners.py.
+  budget/success, budget/gain, budget/against_fixed   of the policy, with the mean calls of a hundred queries as the step
+
+The report folder holds curve.parquet, subsets.parquet with one row per subset, frontier.parquet, frontier_queries.parquet with
+one row per query, way and budget, and metrics.json. Killed, it goes on with the next fold or subset. Nothing is tuned here: the
+recipe is fixed in tasks/prompt_oirl/learners.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +40,9 @@ from tasks.core.files import Row, read_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.data.prompt_log import PromptLogConfig, read_critics, read_prompt_log, related
-from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
+from tasks.prompt_oirl.encoders import HiddenStates, describe, lengths, refuse_too_long
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
+from tasks.prompt_oirl.frontier import Frontier, frontier_rows
 from tasks.prompt_oirl.published import Published, curve, self_critique
 
 KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list}
@@ -44,7 +53,7 @@ class PromptOirlStudyConfig(Config):
 
     namespace = "prompt_oirl_study"
 
-    experiments: list[Literal["honest", "by_question", "published"]]
+    experiments: list[Literal["honest", "by_question", "published", "budget"]]
     encoder: str
     learner: Literal["kernel", "mlp", "mean", "trees"]
     ks: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -56,19 +65,21 @@ class Done:
     def __init__(self) -> None:
         self.folds: dict[str, list[Row]] = {name: [] for name in KEYS}
         self.subsets: list[Row] = []
+        self.frontier: list[Row] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"folds": self.folds, "subsets": self.subsets}
+        return {"folds": self.folds, "subsets": self.subsets, "frontier": self.frontier}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.folds, self.subsets = state["folds"], state["subsets"]
+        self.folds, self.subsets, self.frontier = state["folds"], state["subsets"], state["frontier"]
 
 
 def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     source = stage.params(PromptLogConfig)
     encoder = describe(stage.dep(config.encoder))
     log = stage.dep(source.source)
-    contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    leaks = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    contaminated = leaks and "published" in config.experiments
     rows = read_prompt_log(source, log) if config.experiments else []
     stage.tracker.tag("contaminated", str(contaminated).lower())
     if not rows:
@@ -87,10 +98,16 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         if name in config.experiments
     }
     by_subset = Published(rows, model, config.learner, stage.seed, config.ks) if "published" in config.experiments else None
+    frontier = None
+    if "budget" in config.experiments:
+        frontier = Frontier(rows, model, config.learner, stage.seed, lambda texts: lengths(model, texts))
     jobs: list[tuple[str, int] | tuple[str, ...]] = [(name, fold) for name in by_fold for fold in range(FOLDS)]
     jobs += by_subset.subsets if by_subset else []
+    jobs += [("budget", fold) for fold in range(FOLDS)] if frontier else []
     for step in stage.steps(len(jobs)):
         match jobs[step]:
+            case ("budget", int(fold)) if frontier:
+                done.frontier += frontier.of_fold(fold)
             case (name, int(fold)):
                 done.folds[name].append(by_fold[name].of_fold(fold))
             case subset if by_subset:
@@ -105,11 +122,17 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         critics = read_critics(log) if source.split == "given" else []  # they number its test calls
         if (success := self_critique(rows, critics, by_subset.trained)) is not None:
             found["self_critique"] = success
-        tables = {"curve": curve(done.subsets), "subsets": done.subsets}
+        tables |= {"curve": curve(done.subsets), "subsets": done.subsets}
         for row in tables["curve"]:
             means = {f"curve/{name}": value for name, value in row.items() if name != "k" and value is not None}
             stage.tracker.metrics(means, row["k"])
         stage.table("subsets", done.subsets)
+    if frontier:
+        tables |= {"frontier": frontier_rows(done.frontier, stage.seed), "frontier_queries": done.frontier}
+        for row in tables["frontier"]:
+            if (row["way"], row["unit"]) == ("policy", "calls"):
+                means = {f"budget/{name}": row[name] for name in ("success", "gain", "against_fixed")}
+                stage.tracker.metrics(means, round(100 * row["cost"]))
     stage.record(**found)
     stage.report("reports/prompt_oirl_study", tables)
 

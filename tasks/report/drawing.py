@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -88,11 +88,19 @@ def series(history: Sequence[Row], key: str) -> list[tuple[float, float]]:
 
 
 def over_steps(title: str, lines: Sequence[Line], share: bool = False, logarithmic: bool = False) -> Figure | None:
-    """Curves over the steps of a training; None if nothing was recorded."""
+    """Curves over the steps of a training, or over the share of its own steps where trainings differ in length.
+
+    None if nothing was recorded.
+    """
     lines = [line for line in lines if line.points]
     if not lines:
         return None
-    figure, axes = chart(title)
+    last_steps = {line.points[-1][0] for line in lines}
+    if len(last_steps) > 1:
+        lines = [
+            replace(line, points=[(100 * step / max(1, line.points[-1][0]), y) for step, y in line.points]) for line in lines
+        ]
+    figure, axes = chart(title, "step" if len(last_steps) == 1 else "% of its own steps")
     if logarithmic and min(y for line in lines for _, y in line.points) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10]))

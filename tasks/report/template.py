@@ -37,6 +37,7 @@ a { color: inherit; text-underline-offset: .2em; text-decoration-color: var(--fa
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin-top: 1.2rem; font-size: .9rem; }
 code, .data { font-family: var(--mono); font-size: .88em; }
 .data { overflow-wrap: anywhere; white-space: pre-wrap; }
+:is(td, th) > .data { display: inline-block; min-width: 15rem; }
 q.data::before, q.data::after { content: none; }
 .banner { border: 2px solid var(--warn); border-radius: 6px; padding: .9rem 1.2rem; margin: 0 0 1.6rem; font-size: 1.05rem;
   max-width: none; }
@@ -91,11 +92,17 @@ article > p { margin: 0 0 .3rem; max-width: none; }
 .answers small { display: inline; margin-left: .5em; }
 summary { cursor: pointer; color: var(--soft); margin: .5rem 0; }
 footer { margin-top: 4rem; color: var(--soft); font-size: .85rem; }
+@page { margin: 14mm; }
+@media (max-width: 600px) { body { padding: 1.4rem 1rem 3rem; } .verdict { font-size: 1.5rem; } figcaption { padding: 0; }
+  caption { position: sticky; left: 0; max-width: calc(100vw - 2rem); } .charts { grid-template-columns: minmax(0, 1fr); }
+  :is(.comparison, .matrix, .kinds, .sweep) :is(th:first-child) { position: sticky; left: 0; background: var(--paper);
+  max-width: 34vw; } :is(.comparison, .matrix, .kinds, .sweep) th:first-child small { white-space: normal; }
+  .answers { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 1000px) { body { padding-inline: 1.2rem; } .whisker { width: 120px; }
   .whisker text { font-size: 18px; } .whisker circle { r: 6px; } .whisker path { stroke-width: 3.3; }
   th, td { padding-right: .6rem; } }
 @media print { html { font-size: 68%; } body { padding: 0; max-width: none; } nav, summary { display: none; }
-  .wide, .answers p { overflow: visible; max-height: none; } h2, h3, caption { break-after: avoid; }
+  .wide, .answers p { overflow: visible; max-height: none; } h2, h3, h3 + p, caption { break-after: avoid; }
   tr { break-inside: avoid; } .charts { grid-template-columns: repeat(3, 1fr); } }
 """
 )

@@ -62,6 +62,10 @@ class StepSet:
                 "reward_model.process_coef: no step of the pairs can be checked; it needs equations such as 3+4=7, or answers"
             )
 
+    def count(self, indices: Sequence[int]) -> int:
+        """Labelled steps of these pairs."""
+        return sum(len(side[i]) for side in self.ends for i in indices)
+
     def scores(self, reward_model: Any, batch: Batch, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(log-odds, 1 if right else 0) of every labelled step of these pairs: (steps,). batch: that of the pairs."""
         ends = [self.ends[side][i] for side in (0, 1) for i in indices]

@@ -1,6 +1,28 @@
 """Estimators of KL(π‖π_ref) from samples of π (Schulman, "Approximating KL divergence", 2020)."""
 
+import torch
 from torch import Tensor
+
+
+class KlCoefficient(torch.nn.Module):
+    """The weight of a KL penalty. With a target, in nats per completion, it follows the KL that was measured:
+
+    coef ← coef · (1 + 0.1 · clip((KL − target) / target, −0.2, 0.2))
+
+    Ziegler et al. 2019, section 2.2. A module, so that a checkpoint holds it.
+    """
+
+    coef: Tensor
+
+    def __init__(self, start: float, target: float | None):
+        super().__init__()
+        self.target = target
+        self.register_buffer("coef", torch.tensor(start, dtype=torch.float64))
+
+    def adapt(self, kl: Tensor) -> None:
+        """kl: of the rollout, mean over its completions."""
+        if self.target is not None:
+            self.coef *= 1 + 0.1 * ((kl.double() - self.target) / self.target).clamp(-0.2, 0.2).to(self.coef.device)
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: str) -> Tensor:

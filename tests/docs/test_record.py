@@ -36,8 +36,8 @@ def test_what_was_found_is_shown_as_it_was_recorded(sweep: Path) -> None:
     assert f"Commit `{head[:12]}`; recorded {found['date']}; CPU {found['machine']['CPU']}" in shown
     row = next(row for row in found["gains"] if row["model"] == "ppo" and "0.001" in row["group"])
     greedy = row["greedy"]
-    interval = f"[{100 * greedy['gain_low']:+.1f}, {100 * greedy['gain_high']:+.1f}]"
-    line = next(line for line in shown.splitlines() if line.startswith("| ppo, learning_rate 0.001 | 2 |"))
+    interval = f"[{100 * greedy['low']:+.1f}, {100 * greedy['high']:+.1f}]"
+    line = next(line for line in shown.splitlines() if line.startswith("| ppo, learning_rate 0.001 | 2 × 60 |"))
     assert f"| {100 * greedy['accuracy']:.1f} | {100 * greedy['gain']:+.1f} {interval} |" in line
     difference = next(row for row in found["differences"] if row["model"] == "ppo")["greedy"]
     assert f"| {100 * difference['difference']:+.1f} [{100 * difference['low']:+.1f}" in shown

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.servers import answers
+from tests.flows.servers import Serve, answers, checkout, start
 from tests.flows.toy import FILES, Flow, Project
 from tests.processes import PATIENCE, Once, free_port, wait_until
 
@@ -81,3 +81,19 @@ def started(project: Project) -> set[str]:
 def finished(first: tuple[Project, Flow], tmp_path: Path) -> Project:
     """A copy of the project in which everything is up to date."""
     return Project(Path(shutil.copytree(first[0].folder, tmp_path / "project")))
+
+
+@pytest.fixture
+def serve(first: tuple[Project, Flow], tmp_path: Path) -> Iterator[Serve]:
+    """`python -m flows.server` in a checkout of its own. Whatever the test finds, it ends with the test."""
+    project = checkout(first, tmp_path)
+    servers = []
+
+    def begin(**ports: str) -> tuple[Project, subprocess.Popen[str]]:
+        servers.append(start(project, "flows.server", **ports))
+        return project, servers[-1]
+
+    yield begin
+    for server in servers:
+        server.kill()
+        server.wait()

@@ -261,8 +261,8 @@ def test_a_mapping_is_a_value_too(here: Path) -> None:
 
 
 def test_gains_are_printed_with_intervals_and_alarms() -> None:
-    greedy = {"accuracy": 0.8, "gain": 0.05, "gain_low": 0.01, "gain_high": 0.09, "p": 0.0004}
-    greedy |= {"seeds_low": -0.02, "seeds_high": 0.12, "p_seeds": 0.25}
+    greedy = {"accuracy": 0.8, "gain": 0.05, "low": -0.02, "high": 0.12, "p": 0.0004, "p_holm": 0.0008, "words": "better"}
+    greedy |= {"models_low": 0.01, "models_high": 0.09, "prompts": 600}
     price = {"win_rate": 0.55, "kl": 0.75, "tokens": 123456.0, "seconds": 31.4}
     unknown = dict.fromkeys(price)
     rows = [
@@ -271,10 +271,12 @@ def test_gains_are_printed_with_intervals_and_alarms() -> None:
     ]
     printed = io.StringIO()
     Console(file=printed, width=200).print(gain_table(rows))
-    [_, _, sft, ppo] = [line.split() for line in printed.getvalue().splitlines()]
-    assert sft == ["sft", "80.0", "-"]
+    [title, heads, sft, ppo] = [line.split() for line in printed.getvalue().splitlines()]
+    assert title == ["gain", "on", "SFT;", "p", "after", "Holm's", "correction"]
+    assert " ".join(heads[:12]) == "policy seeds × prompts sampled gain over seeds p of these models"
+    assert sft == ["sft", "-", "80.0"]
     assert ppo == [
-        "ppo", "80.0", "+5.0", "[+1.0,", "+9.0]", "[-2.0,", "+12.0]", "<.001", "-",
+        "ppo", "3", "×", "600", "-", "-", "80.0", "+5.0", "[-2.0,", "+12.0]", "<.001", "[+1.0,", "+9.0]",
         "0.550", "0.75", "123,456", "31", "kl_budget", "2/3",
     ]  # fmt: skip
     assert [(row["greedy_gain"], row["sampled_gain"], row["alarms"]) for row in flat(rows)] == [
@@ -283,13 +285,14 @@ def test_gains_are_printed_with_intervals_and_alarms() -> None:
 
 
 def test_differences_are_printed_with_both_intervals() -> None:
-    greedy = {"difference": -0.012, "low": -0.03, "high": 0.004, "seeds_low": -0.1, "seeds_high": 0.08}
-    row = {"group": "rlaif", "model": "grpo", "reference": "rlhf", "greedy": greedy, "sampled": None}
+    greedy = {"difference": -0.012, "low": -0.1, "high": 0.08, "p_holm": 0.25, "models_low": -0.03, "models_high": 0.004}
+    greedy["prompts"] = 600
+    row = {"group": "rlaif", "model": "grpo", "reference": "rlhf", "seeds": 3, "greedy": greedy, "sampled": None}
     printed = io.StringIO()
     Console(file=printed, width=200).print(difference_table([row]))
     [title, _, line] = printed.getvalue().splitlines()
-    assert title.strip() == "against rlhf, the same model in both"
-    assert line.split() == ["grpo,", "rlaif", "-1.2", "[-3.0,", "+0.4]", "[-10.0,", "+8.0]", "-"]
+    assert title.strip() == "against rlhf, the same model in both; p after Holm's correction"
+    assert line.split() == ["grpo,", "rlaif", "3", "×", "600", "-", "-1.2", "[-10.0,", "+8.0]", "0.250", "[-3.0,", "+0.4]"]
 
 
 def test_a_list_names_its_variants_and_may_be_repeated_over_seeds(here: Path) -> None:

@@ -9,10 +9,9 @@ import pytest
 from flows import stage as stage_module
 from flows.engine import key
 from flows.engine.key import VARIABLE, find_key, key_file, make_key, sign
-from tests.flows.test_schedule import Serve, serve
+from tests.flows.servers import Serve
 from tests.processes import PATIENCE, free_port
 
-__all__ = ["serve"]  # a fixture
 FOREIGN = {"Origin": "http://evil.example:8999"}
 
 

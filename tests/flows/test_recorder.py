@@ -26,7 +26,7 @@ def test_a_killed_recorder_is_replaced_and_the_run_goes_on(finished: Project, mo
     newest = finished.pipelines()[0]
     assert newest.info.run_id == record.run_id
     assert newest.info.status == "FINISHED"
-    metric = finished.mlflow().get_metric_history(record.run_id, "prepare/value")
+    metric = finished.mlflow().get_metric_history(record.run_id, "train/accuracy")
     assert len(metric) == 1
     assert [newest.data.tags[f"stage.{name}"].split(":")[0] for name in ("train", "prepare")] == ["cached", "restored"]
     wait_until(lambda: [one.pid for one in finished.processes()] == [os.getpid()])

@@ -124,6 +124,15 @@ def test_tolerance_is_relative_to_the_recorded_value_and_unmeasured_stages_follo
     assert words(verdicts(nothing, unmeasured, tolerance=9.0)) == ["identical", "different", "different", "different"]
 
 
+def test_an_unmeasured_stage_is_judged_by_the_worst_of_those_after_it() -> None:
+    """evaluate after train moved by 0.02, page by 1: train is no better than page."""
+    then, now = side(), trained_otherwise()
+    then.metrics["page"], now.metrics["page"] = {"links": 1.0}, {"links": 2.0}
+    assert words(verdicts(then, now, tolerance=0.021)) == ["identical", "different", "within tolerance", "different"]
+    _, sentence = conclude(list(verdicts(then, now, tolerance=1.1).values()))
+    assert sentence.endswith("no metric changed by more than 1 of its value")
+
+
 def test_drift() -> None:
     assert drift({}, {"a": 1.0}) is None
     assert drift({"a": 2.0, "b": -4.0}, {"a": 2.0, "b": -5.0, "new": 7.0}) == 0.25

@@ -44,6 +44,10 @@ def ppo_max(
     critic = AutoModelForSequenceClassification.from_pretrained(folder / f"models/{c['critic']}", num_labels=1).eval()
     if c["critic"] == "sft":
         critic.score.weight.data.zero_()
+    else:  # in standard units
+        head, (mean, std) = critic.score, (critic.config.score_mean, critic.config.score_std)
+        critic.score = torch.nn.Linear(head.in_features, 1)
+        critic.score.weight.data, critic.score.bias.data = head.weight.data / std, torch.tensor([-mean / std])
     optimizer, critic_optimizer = (
         torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True) for model in (policy, critic)
     )

@@ -18,13 +18,21 @@ STAGE, COMMAND, DEP = re.compile(r"  (\w+):$"), re.compile(r"    cmd: python -m 
 
 
 def code_deps(stage: str, command: str) -> list[str]:
-    """Files below tasks/, as dvc.yaml names them. command: the module of the stage, which may hold ${item.algorithm}."""
-    template = command.replace(".", "/").replace("item/", "item.") + ".py"
+    """Files below tasks/, as dvc.yaml names them. command: the module of the stage, which may hold ${item.algorithm} or
+    ${<stage>.source}. A source is a folder of its own: its files count where it is chosen, or where others import them."""
     if "${" not in command:
         return sorted(_files(closure(command)))
-    entries = [module for module in modules() if any(name.startswith(f"{stage}.") for name in namespaces_of(module))]
-    assert entries, f"no module has a namespace {stage}.*"
-    shared = set().union(*(closure(entry) - {entry} for entry in entries))
+    before, key, after = re.split(r"\$\{(.*)\}", command)
+    template = f"{before.replace('.', '/')}${{{key}}}"
+    if key == "item.algorithm":
+        entries = [module for module in modules() if any(name.startswith(f"{stage}.") for name in namespaces_of(module))]
+        shared = set().union(*(closure(entry) - {entry} for entry in entries))
+        template += ".py"
+    else:
+        entries = [module for module in modules() if module.startswith(before) and module.endswith(after)]
+        own = {entry: entry.removesuffix(after) for entry in entries}
+        shared = {name for entry in entries for name in closure(entry) if not name.startswith(own[entry])}
+    assert entries, f"no module fits {command}"
     return sorted([template, *_files(shared)])
 
 

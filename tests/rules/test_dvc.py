@@ -16,6 +16,7 @@ from tests.project import ALGORITHMS, STAGES, write_params
 from tests.rules.code import REPO, calls, closure, imports, modules, namespaces, tree, work_of
 from tests.rules.deps import DVC_YAML, generated
 
+SOURCES = [f"tasks.feedback.{source}.collect" for source in ("annotator", "judge", "dataset")]
 POLICIES = {f"policy@{name}-0" for name in ALGORITHMS}
 
 UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
@@ -63,9 +64,11 @@ def covered(path, declared):
 
 
 def read_by(name, stage):
-    """The code that runs in this stage: its part of its own module, and the modules imported with it."""
-    others = closure(entry(stage)) - {entry(stage)}
-    return [*work_of(entry(stage), namespace(name)), *(tree(module) for module in others)]
+    """The code that runs in this stage, whatever its source: its part of its own module, and what is imported with it."""
+    entries = SOURCES if name == "collect_preferences" else [entry(stage)]
+    others = set().union(*map(closure, entries)) - {*entries}
+    works = [work for module in entries for work in work_of(module, namespace(name))]
+    return [*works, *(tree(module) for module in others)]
 
 
 def files(module_names):
@@ -99,6 +102,8 @@ def test_code_deps_are_exactly_the_imports():
         ("tasks/algorithms/ppo.py", {"policy@ppo-0"}),
         ("tasks/models/beam.py", {"evaluate"}),
         ("tasks/report/run/sections.py", {"report"}),
+        ("tasks/feedback/judge/endpoint.py", set()),
+        ("tasks/feedback/annotator/collect.py", {"collect_preferences"}),
         ("tasks/tabular/gail.py", {"imitation"}),
         ("tasks/rewards/process_reward.py", POLICIES | {"reward_model"}),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.config import read_params
 from tests.processes import Nursery
 from tests.smoke.checkout import SMALL, assign, checkout, variants
 
@@ -14,7 +15,7 @@ tasks.data.validate data
 tasks.algorithms.base_model
 tasks.algorithms.sft
 tasks.algorithms.judge_model
-tasks.feedback.collect
+tasks.feedback.{collect_preferences[source]}.collect
 tasks.data.validate preferences
 tasks.algorithms.reward_model
 tasks.algorithms.ppo --seed 0
@@ -52,7 +53,7 @@ def test_a_pretrained_model_gains_what_functions_of_its_text_pay_for(
     assign(folder, variants()["openings"])
     assign(folder, PAID_BY_FUNCTIONS.split())
     (folder / "mlflow.db").write_bytes(database.read_bytes())
-    for stage in STAGES[: STAGES.index("tasks.algorithms.raft --seed 0") + 1]:
+    for stage in stages(folder)[: STAGES.index("tasks.algorithms.raft --seed 0") + 1]:
         done = nursery.run(folder, stage, REALIGN_SHARED=str(shared))
         assert done.code == 0, f"{stage}: {done.stderr}"
     for algorithm in ("ppo", "grpo", "dpo", "raft"):
@@ -74,7 +75,7 @@ def test_a_judge_trained_on_the_way_takes_the_annotators_place(tmp_path: Path, n
     assign(folder, variants()["rlaif"])
     assign(folder, ["judge_model.num_steps=6", "judge_model.batch_size=8", "collect_preferences.num_prompts=48"])
     (folder / "mlflow.db").write_bytes(database.read_bytes())
-    for stage in STAGES:
+    for stage in stages(folder):
         if not stage.startswith(("tasks.algorithms.ppo", "tasks.algorithms.dpo", "tasks.algorithms.raft")):
             done = nursery.run(folder, stage)
             assert done.code == 0, f"{stage}: {done.stderr}"
@@ -83,6 +84,12 @@ def test_a_judge_trained_on_the_way_takes_the_annotators_place(tmp_path: Path, n
     assert json.loads((folder / "models/judge_model/supervision.json").read_text())["prompts"] > 20
     assert set(json.loads((folder / "reports/metrics.json").read_text())["policy"]) == {"grpo"}
     assert "The pairs are those of an AI judge" in (folder / "reports/index.html").read_text()
+
+
+def stages(folder: Path) -> list[str]:
+    """Those of dvc.yaml with the params of this folder."""
+    params = read_params(folder / "params.yaml")
+    return [stage.format_map(params) for stage in STAGES]
 
 
 def mean(rows: list[dict[str, float]], key: str) -> float:
@@ -100,7 +107,7 @@ def test_variant_runs_from_data_to_report(name: str, tmp_path: Path, nursery: Nu
     if name == "stories":
         assign(folder, ["task.max_new_tokens=64"])
     (folder / "mlflow.db").write_bytes(database.read_bytes())
-    for stage in STAGES:
+    for stage in stages(folder):
         done = nursery.run(folder, stage, REALIGN_SHARED=str(shared))
         assert done.code == 0, f"{stage}: {done.stderr}"
     metrics = json.loads((folder / "reports/metrics.json").read_text())

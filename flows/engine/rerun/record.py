@@ -1,21 +1,22 @@
 """What is on record of an earlier flow: a pipeline run in MLflow, or a commit that carries its dvc.lock.
 
 A pipeline run knows the commit, the changes that were not committed, the hashes of all outputs, the metrics and the
-environment. A commit knows the hashes; of the rest only what the receipts say, as far as DVC's cache still has them.
+environment. A commit knows the hashes, and the environment if environment.json is committed with dvc.lock; of the rest only
+what the receipts say, as far as DVC's cache still has them.
 """
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 
-from flows.engine.environment import Environment
+from flows.engine.environment import KEPT, Environment, kept_environments
 from flows.engine.git import git
-from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, PATCH, mlflow_key
+from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, METRICS, PATCH, mlflow_key
+from flows.engine.lockfile import read_lock
 from flows.engine.rerun.verdict import Side
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS
@@ -33,11 +34,12 @@ class Record:
     patch: str
     side: Side
     made_in: dict[str, str]
+    committed: dict[str, Environment] = field(default_factory=dict)
 
     def environment(self, stage: str) -> Environment | None:
         """In which the stage ran: for one that was cached, that of an earlier flow."""
         text = read_text(self.made_in[stage], ENVIRONMENT) if self.made_in.get(stage) else None
-        return json.loads(text) if text else None
+        return json.loads(text) if text else self.committed.get(stage)
 
 
 @functools.cache
@@ -56,11 +58,6 @@ def look_up(of: str) -> Record:
     if not record.side.stages:
         raise InputError(f"{candidates[0]} has no stage on record that was carried out, so there is nothing to compare with")
     return record
-
-
-def read_lock(text: str) -> dict[str, dict[str, Any]]:
-    """The stages of a dvc.lock."""
-    return (YAML(typ="safe").load(text) or {}).get("stages", {})
 
 
 def metrics_of(receipt: Any) -> dict[str, float]:
@@ -92,11 +89,8 @@ def _of_run(run: Recorded) -> Record:
         if state in ("ran", "cached", "restored"):  # the lock has others too: of stages that failed, or were not asked for
             stages[stage] = outcome
             made_in[stage] = run.run_id if state == "ran" else _parent(made_by)
-    metrics: dict[str, dict[str, float]] = {}
-    for key, value in run.metrics.items():
-        of_stage, _, metric = key.partition("/")
-        metrics.setdefault(of_stage, {})[metric] = value
-    side = Side(stages, {stage: metrics.get(mlflow_key(stage), {}) for stage in stages})
+    metrics = json.loads(read_text(run.run_id, METRICS) or "{}")
+    side = Side(stages, {stage: metrics_of({"metrics": metrics.get(mlflow_key(stage), {})}) for stage in stages})
     return Record(run.run_id, run.name, run.run_id, commit, patch, side, made_in)
 
 
@@ -110,7 +104,8 @@ def _of_commit(commit: str) -> Record:
     receipts = {stage: _receipt(stage, outcome) for stage, outcome in stages.items()}
     side = Side(stages, {stage: metrics_of(receipt) for stage, receipt in receipts.items()})
     made_in = {stage: receipt.get("pipeline_run_id") or "" for stage, receipt in receipts.items()}
-    return Record(commit, f"commit {commit[:12]}", None, commit, "", side, made_in)
+    kept = git("show", f"{commit}:{KEPT}") if git("ls-tree", "--full-tree", commit, str(KEPT)) else "[]"
+    return Record(commit, f"commit {commit[:12]}", None, commit, "", side, made_in, kept_environments(kept, stages))
 
 
 def _commit(name: str) -> str:

@@ -16,8 +16,9 @@ from flows.engine.executor import ONE_FLOW
 from flows.engine.graph import open_repo, read_graph
 from flows.engine.lifetime import GRACE, end_group
 from flows.engine.lineage import DVC_LOCK, mark_killed
+from flows.engine.lockfile import read_lock
 from flows.engine.locks import take, wait_for
-from flows.engine.rerun.record import Record, metrics_of, read_lock
+from flows.engine.rerun.record import Record, metrics_of
 from flows.engine.rerun.verdict import Side
 from tasks.core.errors import InputError
 from tasks.core.stage import RECEIPTS

@@ -5,24 +5,21 @@ from typing import Any
 
 from rich.table import Table
 
-from flows.engine.sweep.gains import interval
+from flows.engine.sweep.gains import KINDS, figures, size
 
 
 def difference_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """rows: of tasks/report/sweep/difference_table.py. Points of accuracy, with 95 % intervals over prompts and over seeds."""
-    title = f"against {rows[0]['reference']}, the same model in both"
-    table = Table("policy", "greedy", "over seeds", "sampled", "over seeds", title=title, title_justify="left", box=None)
-    table.pad_edge = False
+    """rows: of tasks/report/sweep/difference_table.py. Points of accuracy, with 95 % intervals and p after Holm."""
+    several = max(row["seeds"] for row in rows) > 1
+    beside = ["over seeds", "p", "of these models"] if several else ["of these models", "p"]
+    heads = ["policy", "seeds × prompts"]
+    for kind in KINDS:
+        heads += [f"{kind} {beside[0]}", *beside[1:]]
+    title = f"against {rows[0]['reference']}, the same model in both; p after Holm's correction"
+    table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = True
     for row in rows:
-        table.add_row(f"{row['model']}, {row['group']}", *_cells(row["greedy"]), *_cells(row["sampled"]))
+        cells = [cell for kind in KINDS for cell in figures(row[kind], "difference", several)]
+        table.add_row(f"{row['model']}, {row['group']}", size(row), *cells)
     return table
-
-
-def _cells(found: dict[str, Any] | None) -> list[str]:
-    """Difference with its interval over prompts; the interval over seeds."""
-    if found is None:
-        return ["-", ""]
-    shown = f"{100 * found['difference']:+.1f} {interval(found['low'], found['high'])}"
-    return [shown.rstrip(), interval(found["seeds_low"], found["seeds_high"])]

@@ -6,40 +6,61 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+KINDS = ("sampled", "greedy")
+
 
 def gain_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """rows: of tasks/report/sweep/gains.py. Accuracies in %; gains in points, with 95 % intervals over prompts."""
+    """rows: of tasks/report/sweep/gains.py. Accuracies in %; gains in points, with 95 % intervals and p after Holm."""
     several = max(row["seeds"] for row in rows) > 1
     groups = len({row["group"] for row in rows}) > 1
-    heads = ["policy", "greedy", "gain", "p", "sampled", "gain", "p", "win", "KL", "tokens", "s", "alarms"]
-    if several:
-        heads.insert(3, "over seeds")
-    table = Table(*heads, title="gain on SFT", title_justify="left", box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
+    beside = ["gain over seeds", "p", "of these models"] if several else ["gain of these models", "p"]
+    heads = ["policy", "seeds × prompts", *(head for kind in KINDS for head in (kind, *beside))]
+    heads += ["win", "KL", "tokens", "s", "alarms"]
+    table = Table(*heads, title="gain on SFT; p after Holm's correction", title_justify="left", box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for column in table.columns[1:-1]:
-        column.no_wrap, column.justify = True, "right"
+        column.justify = "right"
     for row in rows:
         policy = row["model"] != "sft"
         name = f"{row['model']}, {row['group']}" if groups else row["model"]
-        greedy, sampled = (_cells(row[kind], policy) for kind in ("greedy", "sampled"))
-        if several:
-            found = row["greedy"] or {}
-            greedy.insert(2, interval(found.get("seeds_low"), found.get("seeds_high")) if policy else "")
+        figures = [cell for kind in KINDS for cell in _cells(row[kind], policy, several)]
         price = [_number(row["win_rate"], ".3f"), _number(row["kl"], ".2f"), _number(row["tokens"]), _number(row["seconds"])]
-        table.add_row(name, *greedy, *sampled, *(price if policy else [""] * 4), Text(_alarms(row), "yellow"))
+        alarms = Text(_alarms(row), "yellow")
+        table.add_row(name, size(row) if policy else "", *figures, *(price if policy else [""] * 4), alarms)
     return table
 
 
 def flat(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same as a table of single values, for MLflow."""
-    kinds = ("accuracy", "gain", "gain_low", "gain_high", "p", "seeds_low", "seeds_high", "p_seeds")
+    keys = ("accuracy", "gain", "low", "high", "p", "p_holm", "words", "models_low", "models_high", "prompts")
     plain = ("group", "model", "seeds", "win_rate", "kl", "tokens", "seconds")
     return [
         {key: row[key] for key in plain}
-        | {f"{kind}_{key}": (row[kind] or {}).get(key) for kind in ("greedy", "sampled") for key in kinds}
+        | {f"{kind}_{key}": (row[kind] or {}).get(key) for kind in KINDS for key in keys}
         | {"alarms": _alarms(row)}
         for row in rows
     ]
+
+
+def size(row: dict[str, Any]) -> str:
+    """Seeds × prompts of each."""
+    prompts = next((row[kind]["prompts"] for kind in KINDS if row[kind]), "-")
+    return f"{row['seeds']} × {prompts}"
+
+
+def figures(found: dict[str, Any] | None, key: str, several: bool) -> list[str]:
+    """The figure with its interval, p after Holm, and of several seeds the interval of these models."""
+    if found is None or found.get(key) is None:
+        return ["-", "", *([""] if several else [])]
+    shown = f"{100 * found[key]:+.1f} {interval(found['low'], found['high'])}".rstrip()
+    p = found["p_holm"]
+    decided = "" if p is None else f"{p:.3f}" if p >= 0.001 else "<.001"
+    return [shown, decided, *([interval(found["models_low"], found["models_high"])] if several else [])]
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"\\[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _alarms(row: dict[str, Any]) -> str:
@@ -47,18 +68,10 @@ def _alarms(row: dict[str, Any]) -> str:
     return ", ".join(f"{name} {count}/{row['seeds']}" for name, count in row["alarms"].items())
 
 
-def _cells(found: dict[str, Any] | None, policy: bool) -> list[str]:
-    """Accuracy, gain, p."""
-    if found is None:
-        return ["-", "", ""]
-    if not policy:
-        return [f"{100 * found['accuracy']:.1f}", "", ""]
-    gain = f"{100 * found['gain']:+.1f} {interval(found['gain_low'], found['gain_high'])}"
-    return [f"{100 * found['accuracy']:.1f}", gain, f"{found['p']:.3f}" if found["p"] >= 0.001 else "<.001"]
-
-
-def interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"\\[{100 * low:+.1f}, {100 * high:+.1f}]"
+def _cells(found: dict[str, Any] | None, policy: bool, several: bool) -> list[str]:
+    """Accuracy, then what is gained."""
+    accuracy = "-" if found is None else f"{100 * found['accuracy']:.1f}"
+    return [accuracy, *(figures(found, "gain", several) if policy else [""] * (3 if several else 2))]
 
 
 def _number(value: float | None, style: str = ",.0f") -> str:

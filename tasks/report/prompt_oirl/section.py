@@ -26,6 +26,10 @@ FIGURES: dict[str, tuple[str, Style]] = {
     "log_loss": ("log loss, nats", "decimal"),
     "ece": ("calibration error, points", "percent"),
     "choice_ece": ("of the choices, points", "percent"),
+    "real_share": ("real share of the differences between prompts, %", "percent"),
+    "ceiling_success": ("ceiling, every chance known, %", "percent"),
+    "explained_share": ("explained of what is real, %", "percent"),
+    "slope": ("slope of true on predicted differences", "decimal"),
 }
 NOTHING = "<p>Nothing is recorded: the queries have no answers to check.</p>"
 WORDS = """<p>A prompt is an instruction put around a query. From a log of every query under every prompt, Prompt-OIRL

@@ -27,7 +27,7 @@ LINES = {  # column of the curve: (label, colour)
     "all": ("all", SERIES[2]),
     "best_prompt": ("best prompt", INK),
     "random": ("random", SOFT),
-    "oracle": ("oracle", SOFT),
+    "hindsight": ("hindsight", SOFT),
 }
 PREDICTIONS = ("seen_accuracy", "seen_precision", "unseen_accuracy", "unseen_precision")
 

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter
 
-from tasks.report.drawing import INK, PAPER, SERIES, Line, chart, curves, look, over_steps, percent, series
+from tasks.report.drawing import FONT, INK, PAPER, SERIES, Line, chart, curves, look, over_steps, percent, series
 from tasks.report.multiples import Column, Points, small_multiples
 from tasks.report.prompt_oirl import charts as prompt_charts
 from tasks.report.prompt_oirl import proposals
@@ -164,6 +164,9 @@ def paths(title: str, recorded: Recorded, places: dict[str, int], x: str, y: str
         if points or tested:
             lines.append(Line(policy.algorithm, points or tested, colour))
     _diamond(axes, {"kl": 0.0, **recorded.sft}, x, y, INK)
+    if best := [(row[ON_TEST[x]], row[ON_TEST[y]]) for row in recorded.best_of_n if {ON_TEST[x], ON_TEST[y]} <= row.keys()]:
+        axes.plot(*zip(*best, strict=True), "o:", color=INK, markersize=3, linewidth=1.2)
+        axes.annotate(f"best of {len(best)}", best[-1], (4, -9), textcoords="offset points", color=INK, fontsize=FONT)
     if x == KL:
         axes.set_xscale("function", functions=(lambda values: abs(values) ** 0.5, lambda values: values**2))
         axes.set_xlim(left=0)

@@ -46,6 +46,9 @@ class Recorded:
     policies: list[Policy]
     histories: dict[str, History]
     completions: list[Row]
+    best_of_n: list[Row]
+    kinds: list[Row]
+    matrix: list[Row]
     imitation: Figures
     horizons: list[Row]
     verdicts: dict[str, dict[str, Any]]
@@ -69,7 +72,7 @@ def read(stage: Stage) -> Recorded:
     trained = {name: stage.dep(f"reports/{name}") for name in ("base_model", "sft", "reward_model")}
     gates = ("validate_data", "validate_preferences")
     verdicts = {name: read_json(stage.dep(f"reports/{name}") / "verdict.json") for name in gates}
-    completions = read_table(stage.dep("reports/evaluate") / "completions.parquet")
+    evaluated = stage.dep("reports/evaluate")
     folder = stage.dep("reports/policy")
     prompt_oirl = read_prompt_oirl(stage)
     imitation = stage.dep("reports/imitation")
@@ -86,7 +89,10 @@ def read(stage: Stage) -> Recorded:
         proposals=read_proposals(stage),
         policies=[_policy(algorithm, seed, metrics, folder) for algorithm, seed in policy_matrix()],
         histories={name: read_history(path) for name, path in trained.items()},
-        completions=completions,
+        completions=read_table(evaluated / "completions.parquet"),
+        best_of_n=_table(evaluated / "best_of_n.parquet"),
+        kinds=_table(evaluated / "kinds.parquet"),
+        matrix=_table(evaluated / "matrix.parquet"),
         imitation=read_json(imitation / "metrics.json"),
         horizons=read_table(imitation / "horizons.parquet"),
         verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},

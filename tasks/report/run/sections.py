@@ -14,6 +14,7 @@ from tasks.report.run.alarm_table import alarm_table
 from tasks.report.run.charts import on_policy, too_many
 from tasks.report.run.comparison import changed_answers, comparison
 from tasks.report.run.recorded import Recorded
+from tasks.report.run.win_matrix import kind_table, win_matrix
 from tasks.report.wording import Style, data, interval, listing
 
 REWARD_MODEL: dict[str, tuple[str, Style]] = {
@@ -77,7 +78,7 @@ def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[s
 def _policies(recorded: Recorded) -> str:
     return f"""<p>Each policy starts from the SFT model and is trained for the same task by its own algorithm. Intervals are
 over test prompts, each at 95 % taken by itself; they do not say how another training run would end: for that, add seeds.</p>
-{comparison(recorded)}{changed_answers(recorded)}"""
+{comparison(recorded)}{kind_table(recorded)}{win_matrix(recorded)}{changed_answers(recorded)}"""
 
 
 def _reward_model(recorded: Recorded, charts: dict[str, Figure]) -> str:
@@ -122,8 +123,9 @@ def _training(recorded: Recorded, charts: dict[str, Figure]) -> str:
     if optimization := grid(charts, "optimization_"):
         parts.append(
             "<h3>Over-optimization: does the goal follow the proxy?</h3><p>Dots: training steps, darker towards the end. "
-            "Diamonds: sampled completions of the test prompts; SFT, in the colour of the text, has a KL of 0.</p>"
-            + optimization
+            "Diamonds: sampled completions of the test prompts; SFT, in the colour of the text, has a KL of 0. The dotted line "
+            "is the best, by score, of n samples of SFT on the test prompts, whose KL is log n − (n−1)/n: what the reward "
+            "model can do without any training.</p>" + optimization
         )
     return "".join(parts)
 

@@ -4,8 +4,9 @@ import math
 from html import escape
 
 from tasks.report.drawing import variable
+from tasks.report.sweep.differences import Difference
 from tasks.report.sweep.variants import PROMPT_OIRL, Sweep
-from tasks.report.wording import Style, data
+from tasks.report.wording import MISSING, Style, data
 
 
 def between(low: float | None, high: float | None, style: Style) -> str:
@@ -15,16 +16,41 @@ def between(low: float | None, high: float | None, style: Style) -> str:
     return f"{data(low, style)} – {data(high, style)}"
 
 
-def over_seeds_note(several: int) -> str:
-    """How to read what is said over so many seeds; nothing of one."""
-    if several < 2:
-        return ""
-    floor = 2 / 2**several
-    return (
-        "What is said over seeds speaks of the next seed too: the interval is Student's t on the seeds; where all of them "
-        "answer the same prompts, the luck of the prompts is added. p over seeds is the sign-flip test, two-sided: with "
-        f"{several} seeds it cannot be below {floor:.3g}{'; 6 seeds are needed for 0.05' if floor > 0.05 else ''}."
+def how_to_read(several: int) -> str:
+    """What intervals, p and words speak of, with so many seeds."""
+    words = (
+        "Words go by p, two-sided, after Holm's correction for all rows of the column: with a chance of 95 % none of them "
+        "is wrong."
     )
+    if several < 2:
+        return (
+            "Both sides answer the same test prompts with one seed: interval (paired bootstrap, 95 %) and p (sign-flip test) "
+            "are over prompts and speak <b>of these models</b>, not of how another training run would end. For that, add "
+            f"<code>--seeds</code>. {words}"
+        )
+    return (
+        "Interval (95 %) and p are over seeds and speak of the next seed too: Student's t on the seeds; where all of them "
+        "answer the same prompts, the luck of the prompts is added. The interval <b>of these models</b> is over the prompts "
+        f"of all seeds together and says nothing of another training run. {words}"
+    )
+
+
+def figures(each: Difference | None, several: bool) -> list[str]:
+    """Difference with its interval, the decision with its p, and of several seeds the interval of these models."""
+    if each is None:
+        return [MISSING, "", *([""] if several else [])]
+    p = small(f"p {data(each.p_holm, 'p')}") if each.p_holm is not None else ""
+    cells = [
+        data(each.mean, "points") + small(between(each.low, each.high, "points")),
+        f'<span class="{each.words}">{each.words}</span>{p}',
+    ]
+    low, high = each.of_models or (None, None)
+    return cells + ([between(low, high, "points")] if several else [])
+
+
+def size(seeds: int, prompts: int | None) -> str:
+    """Seeds × prompts of each."""
+    return f"{seeds} × {prompts if prompts else MISSING}"
 
 
 def small(html: str) -> str:

@@ -2,69 +2,53 @@
 
 from collections.abc import Sequence
 from html import escape
-from string import Template
 
 from tasks.core.files import Row
-from tasks.report.sweep.cells import between, colour, named, over_seeds_note, small
-from tasks.report.sweep.differences import Difference, Words
-from tasks.report.sweep.variants import Sweep
+from tasks.report.sweep.cells import colour, figures, how_to_read, named, size
+from tasks.report.sweep.differences import Difference
+from tasks.report.sweep.gains import gains
+from tasks.report.sweep.variants import KINDS, Sweep
 from tasks.report.tables import row, table
 from tasks.report.whiskers import axis, scale_of, whisker
-from tasks.report.wording import MISSING, data
+from tasks.report.wording import data
 
-NOTES = Template("""<p>Every policy against the SFT model of its own seed, on the same test prompts. Intervals are 95 %, each
-taken by itself. The interval and the p beneath a gain are over the prompts of all seeds together, so they speak of these
-trained models: p is how often differences with signs by chance would gain as much (sign-flip test, one-sided). $seeds</p>
-<p>Tokens were sampled to train on; seconds are those of the training, on the machine that did it; both per seed. An alarm in
-colour held to the end of a training.</p>""")
+PRICE = """Tokens were sampled to train on; seconds are those of the training, on the machine that did it; both per seed. An
+alarm in colour held to the end of a training."""
 
 
 def gain_table(found: Sequence[Row], sweep: Sweep) -> str:
     """found: the rows; nothing where there are none."""
     if not found:
         return ""
-    several = max(each["seeds"] for each in found)
-    scale = scale_of([_difference(each["greedy"]) for each in found if each["greedy"] and each["model"] != "sft"])
-    seeds = ["over seeds"] if several > 1 else []
-    heads = ["", "right, %", "gain, points", axis(scale), *seeds, "sampled, %", "gain, points", *seeds]
+    several = sweep.most_seeds > 1
+    gained = gains(sweep)
+    scale = scale_of([each for (kind, _, _), each in gained.items() if each and kind == sweep.leading])
+    heads = ["", "seeds × prompts"]
+    for kind in KINDS:
+        heads += [f"{kind}, %", "gain, points", "in words", *(["of these models"] if several else [])]
+    heads.insert(4, axis(scale))
     heads += ["win rate, %", "KL, nats", "tokens", "seconds", "alarms"]
     body = []
     for each in found:
         policy = each["model"] != "sft"
-        greedy, sampled = (_cells(each[kind], policy, several > 1) for kind in ("greedy", "sampled"))
-        drawn = whisker(_difference(each["greedy"]), scale, colour(each["model"], sweep)) if policy and each["greedy"] else ""
+        differences = [gained.get((kind, each["group"], each["model"])) for kind in KINDS]
+        cells = [size(each["seeds"], next((one.prompts for one in differences if one), None)) if policy else ""]
+        for kind, one in zip(KINDS, differences, strict=True):
+            gain = figures(one, several) if policy else [""] * (3 if several else 2)
+            cells += [data((each[kind] or {}).get("accuracy"), "percent"), *gain]
+        leading = differences[KINDS.index(sweep.leading)]
+        cells.insert(3, _drawn(leading, scale, colour(each["model"], sweep)))
         last = [data(each["win_rate"], "percent"), data(each["kl"], "decimal")]
         last += [data(each["tokens"], "count"), data(each["seconds"], "count")]
-        cells = [*greedy[:2], drawn, *greedy[2:], *sampled, *(last if policy else [""] * 4), _alarms(each)]
+        cells += [*(last if policy else [""] * 4), _alarms(each)]
         body.append(row([named(each["model"], each["group"], sweep), *cells], "" if policy else "reference"))
-    caption = "SFT and every policy, the best first" + ("; figures are means over seeds, one dot per seed" if seeds else "")
-    notes = NOTES.substitute(seeds=over_seeds_note(several))
+    caption = "SFT and every policy, the best first" + ("; figures are means over seeds, one dot per seed" if several else "")
+    notes = f"<p>Every policy against the SFT model of its own seed. {how_to_read(sweep.most_seeds)}</p><p>{PRICE}</p>"
     return f"<h2>SFT against each policy</h2>{notes}{table(heads, body, caption, 'sweep gains')}"
 
 
-def _cells(each: Row | None, policy: bool, several: bool) -> list[str]:
-    """Accuracy, gain, and what the seeds say of it."""
-    count = 3 if several else 2
-    if each is None:
-        return [MISSING] + [""] * (count - 1)
-    accuracy = data(each["accuracy"], "percent")
-    if not policy:
-        return [accuracy] + [""] * (count - 1)
-    gain = data(each["gain"], "points") + small(between(each["gain_low"], each["gain_high"], "points"))
-    cells = [accuracy, gain + small(f"p {data(each['p'], 'p')}")]
-    if several and each["p_seeds"] is not None:
-        words = _words(each)
-        over_seeds = small(between(each["seeds_low"], each["seeds_high"], "points")) + small(f"p {data(each['p_seeds'], 'p')}")
-        cells.append(f'<span class="{words}">{words}</span>{over_seeds}')
-    return cells + [""] * (count - len(cells))
-
-
-def _words(each: Row) -> Words:
-    return Difference(each["gain"], each["seeds_low"], each["seeds_high"], tuple(each["by_seed"]), None, True).words
-
-
-def _difference(each: Row) -> Difference:
-    return Difference(each["gain"], each["gain_low"], each["gain_high"], tuple(each["by_seed"]), each["p"], True)
+def _drawn(each: Difference | None, scale: tuple[float, float], colour: str) -> str:
+    return whisker(each, scale, colour) if each else ""
 
 
 def _alarms(each: Row) -> str:

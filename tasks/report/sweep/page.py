@@ -7,23 +7,21 @@ a child process when the last variant has ended; a figure that was not recorded 
 """
 
 import sys
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from tasks.core.errors import InputError
-from tasks.core.files import Row, write_json
+from tasks.core.files import write_json
 from tasks.report.sweep import difference_table, gains
 from tasks.report.sweep.cells import between, named, small
-from tasks.report.sweep.differences import Difference, counted, difference, mean_over_seeds
+from tasks.report.sweep.differences import counted, mean_over_seeds
 from tasks.report.sweep.gain_table import gain_table
 from tasks.report.sweep.template import BANNER, PAGE, STYLE
-from tasks.report.sweep.variants import PROMPT_OIRL, Sweep, Variant, read_sweep
+from tasks.report.sweep.variants import KINDS, Sweep, Variant, read_sweep
 from tasks.report.tables import row, table
 from tasks.report.template import LEAK
 from tasks.report.wording import MISSING, data, interval, listing
 
-SURE = 0.01
 MANY_MODELS = 8  # more of them stand below each other
 
 
@@ -46,41 +44,46 @@ def page(sweep: Sweep) -> str:
         banner=BANNER if contaminated else "",
         verdict=escape(verdict(sweep)),
         summary=f"{ended} of {len(sweep.variants)} variants ended well. Figures are shares of right answers to the test "
-        f"prompts, in %, unless a column says otherwise. {_by_p(gained)}",
+        f"prompts, in %, unless a column says otherwise. {_gaining(sweep)}",
         sections=sections,
     )
 
 
-def _by_p(gained: Sequence[Row]) -> str:
-    """How many policies gain on SFT by the test over prompts."""
-    policies = [each for each in gained if each["model"] != "sft"]
-    if not policies:
+def _gaining(sweep: Sweep) -> str:
+    """How many policies gain on SFT, and of what that speaks."""
+    found = gains.gains(sweep)
+    known = {kind: [each for (of, _, _), each in found.items() if of == kind and each] for kind in KINDS}
+    counts = {kind: sum(each.words == "better" for each in known[kind]) for kind in KINDS if known[kind]}
+    if not counts:
         return ""
-    counts = [sum(each[kind] is not None and each[kind]["p"] < SURE for each in policies) for kind in gains.KINDS]
-    lows = [(each["sampled"] or {}).get("seeds_low") for each in policies]
-    surely = sum(low is not None and low > 0 for low in lows)
-    over_seeds = f", {surely} of them also over seeds" if policies[0]["seeds"] > 1 else ""
-    return (
-        f"With p &lt; {SURE} over prompts, {counts[0]} of {len(policies)} policies are right more often than SFT in greedy "
-        f"completions, {counts[1]} in sampled ones{over_seeds}."
-    )
+    policies = known[sweep.leading]
+    seeds, prompts = sweep.most_seeds, policies[0].prompts
+    over = f"Over {seeds} seeds of {prompts} prompts" if seeds > 1 else f"Of these models (one seed, {prompts} prompts)"
+    said = f"{counts[sweep.leading]} of {len(policies)} policies in {sweep.leading} completions"
+    if sweep.leading == "sampled" and "greedy" in counts:
+        said += f" and {counts['greedy']} in greedy ones"
+    return f"{over}, {said} are right more often than SFT, after Holm's correction."
 
 
 def verdict(sweep: Sweep) -> str:
     """What is better and what is worse, in one sentence."""
     several = sweep.most_seeds
-    found = {f"{model} with {label}": each for label, model, each in difference_table.against_reference(sweep) if each}
+    against = difference_table.against_reference(sweep, sweep.leading)
+    found = {f"{model} with {label}": each for label, model, each in against if each}
     than = f"with {sweep.reference}"
     if len(sweep.groups) < 2:
-        found, than = {model: each for _, model, each in _gains(sweep) if each}, "SFT"
+        gained = gains.gains(sweep)
+        found = {model: each for (kind, _, model), each in gained.items() if each and kind == sweep.leading}
+        than = "SFT"
     if not found:
         return "Nothing was recorded that can be compared."
     found = {name: each for name, each in found.items() if each.words != "no difference"}
     if not found:
         return f"No model answers any prompt differently than {than}."
-    over = f", over {several} seeds" if several > 1 else ""
+    over = f", over {several} seeds" if several > 1 else " (of these models: one seed)"
     if all(each.words == "cannot tell" for each in found.values()):
-        return f"In greedy completions nothing can be told apart from {'what it is ' if than != 'SFT' else ''}{than}{over}."
+        what = f"what it is {than}" if than != "SFT" else than
+        return f"In {sweep.leading} completions nothing can be told apart from {what}{over}."
     clauses = []
     for words in ("better", "worse"):
         names = [name for name, each in found.items() if each.words == words]
@@ -143,22 +146,16 @@ def seeds(sweep: Sweep) -> str:
     rows = []
     for label, group in sweep.groups.items():
         for model in sweep.models:
-            share = mean_over_seeds(group, model)
+            share = mean_over_seeds(group, model, sweep.leading)
             shown = (data(share[0], "percent") + small(between(share[1], share[2], "percent"))) if share else MISSING
-            by_seed = [data(one.figures.get(model, {}).get("accuracy"), "percent") for one in group.values()]
+            key = {"greedy": "accuracy", "sampled": "sampled_accuracy"}[sweep.leading]
+            by_seed = [data(one.figures.get(model, {}).get(key), "percent") for one in group.values()]
             cells = [str(len(group)), shown, ", ".join(by_seed)]
             rows.append(row([named(model, label, sweep), *cells], "next" if model == sweep.models[-1] else ""))
     caption = "Each model over seeds: mean and 95 % interval by Student's t, then every seed"
-    heads = ["", "seeds", "right, %", "by seed"]
+    heads = ["", "seeds", f"{sweep.leading}, right, %", "by seed"]
     said = "<p>A seed is one repetition of everything that depends on it.</p>"
     return f"<h2>Over seeds</h2>{said}{table(heads, rows, caption, 'sweep')}"
-
-
-def _gains(sweep: Sweep) -> list[tuple[str, str, Difference | None]]:
-    """Of every policy on SFT, in each group of several seeds."""
-    models = [model for model in sweep.models if model not in ("sft", PROMPT_OIRL)]
-    groups = {label: group for label, group in sweep.groups.items() if len(group) > 1}
-    return [(label, model, difference(group, group, model, "sft")) for label, group in groups.items() for model in models]
 
 
 def main(folder: Path) -> None:

@@ -12,7 +12,8 @@ from tasks.report.recorded import Figures, read_history
 
 Prompt: TypeAlias = tuple[str, str]  # id and text of a test prompt
 Right: TypeAlias = dict[Prompt, float]  # share of right answers: 1 or 0 of a single one
-Kind: TypeAlias = Literal["greedy", "sampled"]  # of completions
+Kind: TypeAlias = Literal["sampled", "greedy"]  # of completions
+KINDS: tuple[Kind, ...] = ("sampled", "greedy")
 Answers: TypeAlias = dict[Prompt, tuple[int, int]]  # how many answers were right, of how many
 PROMPT_OIRL = "Prompt-OIRL"
 
@@ -38,15 +39,10 @@ class Variant:
     seconds: dict[str, float]
     alarms: dict[str, list[Alarm]]
 
-    def shares(self, kind: Kind, model: str) -> Right:
-        """Of right answers, prompt by prompt."""
-        if kind == "greedy":
-            return self.right.get(model, {})
-        return {prompt: right / of for prompt, (right, of) in self.sampled.get(model, {}).items()}
-
-    @property
-    def greedy(self) -> dict[str, Answers]:
-        return {model: {prompt: (int(one), 1) for prompt, one in right.items()} for model, right in self.right.items()}
+    def answers(self, kind: Kind, model: str) -> Answers:
+        if kind == "sampled":
+            return self.sampled.get(model, {})
+        return {prompt: (int(right), 1) for prompt, right in self.right.get(model, {}).items()}
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,11 @@ class Sweep:
     @property
     def most_seeds(self) -> int:
         return max((len(group) for group in self.groups.values()), default=0)
+
+    @property
+    def leading(self) -> Kind:
+        """Sampled completions, where any were recorded: their share of right answers is continuous."""
+        return "sampled" if any(variant.sampled for variant in self.variants) else "greedy"
 
     @property
     def reference(self) -> str:

@@ -10,10 +10,10 @@ from tasks.algorithms.judge_model import ComparisonSet, make_room, verdict_losse
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, read_table, write_table
 from tasks.core.statistics import sign_flip
-from tasks.feedback.annotator import Candidate
-from tasks.feedback.judge import Judge
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import LocalJudge, first_probabilities
+from tasks.feedback.annotator.choices import Candidate
+from tasks.feedback.judge.judge import Judge
+from tasks.feedback.judge.local import LocalJudge, first_probabilities
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, encode_prompts
 from tasks.rl.logprobs import completion_logprobs

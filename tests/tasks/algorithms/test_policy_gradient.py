@@ -1,5 +1,7 @@
 """REINFORCE, RLOO and GRPO as they train: what one step and several make of a ratio, and rewards that say nothing."""
 
+from functools import cache
+
 import pytest
 from safetensors.torch import load_file
 
@@ -28,6 +30,17 @@ def train(project, algorithm, **params):
     return weights, read_json(project.folder / f"reports/policy/{algorithm}-0/history.json")
 
 
+@pytest.fixture(scope="module")
+def trained(project, tmp_path_factory):
+    """trained("grpo", num_steps=2): the same; each set of params is trained once for all tests."""
+
+    @cache
+    def get(algorithm, params):
+        return train(project.copy(tmp_path_factory.mktemp(algorithm) / "project"), algorithm, **dict(params))
+
+    return lambda algorithm, **params: get(algorithm, tuple(sorted(params.items())))
+
+
 def say_nothing(project):
     """The same score for every completion: ½, for the words to look for never occur."""
     project.set("reward", weights={"sentiment": 1.0})
@@ -39,35 +52,35 @@ def largest_gap(first, second):
 
 
 @pytest.mark.parametrize("variant", ["surrogate", "importance_level", "max_ratio"])
-def test_the_variants_of_the_ratio_are_one_method_at_one_step_per_rollout(again, variant):
+def test_the_variants_of_the_ratio_are_one_method_at_one_step_per_rollout(trained, variant):
     """ρ is 1 there: −Â ∇log π, however it is clipped. With the paper's reduction a ratio of completions is no exception."""
-    plain, history = train(again, "grpo", num_steps=2, reduction="sequence_mean")
-    varied, _ = train(again, "grpo", num_steps=2, reduction="sequence_mean", **VARIANTS[variant])
+    plain, history = trained("grpo", num_steps=2, reduction="sequence_mean")
+    varied, _ = trained("grpo", num_steps=2, reduction="sequence_mean", **VARIANTS[variant])
     assert largest_gap(plain, varied) < 2e-4
     assert [row["policy/clip_fraction"] for row in history] == [0.0] * 2
     assert [row["policy/approx_kl"] for row in history] == pytest.approx([0.0] * 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_with_several_steps_they_part(again, variant):
-    plain, history = train(again, "grpo", **SEVERAL_STEPS)
-    varied, _ = train(again, "grpo", **SEVERAL_STEPS | VARIANTS[variant])
+def test_with_several_steps_they_part(trained, variant):
+    plain, history = trained("grpo", **SEVERAL_STEPS)
+    varied, _ = trained("grpo", **SEVERAL_STEPS | VARIANTS[variant])
     assert largest_gap(plain, varied) > 1e-3
     assert min(row["policy/approx_kl"] for row in history) > 1e-4
 
 
 @pytest.mark.parametrize("params", [{"reduction": "max_length_mean"}, {"kl_correction": True, "kl_coef": 1.0}])
-def test_what_counts_at_one_step_too(again, params):
+def test_what_counts_at_one_step_too(trained, params):
     """The clip of the gradient's norm is what the scale of a reduction meets; the first step has no KL to correct."""
-    plain, _ = train(again, "grpo", num_steps=3, kl_coef=1.0)
-    varied, _ = train(again, "grpo", num_steps=3, **{"kl_coef": 1.0} | params)
+    plain, _ = trained("grpo", num_steps=3, kl_coef=1.0)
+    varied, _ = trained("grpo", num_steps=3, **{"kl_coef": 1.0} | params)
     assert largest_gap(plain, varied) > 1e-4
 
 
-def test_micro_batches_change_nothing_in_several_steps(again):
+def test_micro_batches_change_nothing_in_several_steps(trained):
     for algorithm in ("grpo", "rloo"):
-        whole, _ = train(again, algorithm, micro_batch_size=16, **SEVERAL_STEPS)
-        parts, _ = train(again, algorithm, micro_batch_size=4, **SEVERAL_STEPS)
+        whole, _ = trained(algorithm, **SEVERAL_STEPS)  # its micro_batch_size is 16
+        parts, _ = trained(algorithm, micro_batch_size=4, **SEVERAL_STEPS)
         assert largest_gap(whole, parts) < 1e-3
 
 

@@ -1,12 +1,13 @@
 """Each switch of PPO-max changes what it says and nothing else, alone and by params alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from flows.engine.sweep.axes import read_set
-from tasks.algorithms.ppo_max import PpoMaxConfig, pretraining_batches, train
+from tasks.algorithms.ppo_max import PpoMaxConfig, pretraining_batches, standardise_head, train
 from tasks.core.config import lookup
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, write_table
@@ -143,11 +144,20 @@ def test_in_the_warm_up_the_policy_stays_and_the_critic_learns(trained):
     assert all(row["value/grad_norm"] > 0 for row in bench.history)
 
 
+def test_a_head_in_standard_units_gives_the_standardised_score():
+    critic = SimpleNamespace(config=SimpleNamespace(score_mean=4.0, score_std=2.5), score=torch.nn.Linear(6, 1, bias=False))
+    states = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(0))
+    expected = (critic.score(states) - 4.0) / 2.5
+    standardise_head(critic)
+    assert torch.allclose(critic.score(states), expected, atol=1e-6)
+    assert len(list(critic.score.parameters())) == 2
+
+
 def test_the_critic_starts_as_the_reward_model_or_with_a_head_of_zeros(trained, plain):
     reward_model = load_reward_model(plain.folder / "models/reward_model", "cpu").state_dict()
     critic = trained(critic="reward_model", num_steps=1).critic_at_start
-    assert critic.keys() == reward_model.keys()
-    assert all(torch.equal(critic[name], reward_model[name]) for name in critic)
+    assert critic.keys() == reward_model.keys() | {"score.bias"}
+    assert all(torch.equal(critic[name], reward_model[name]) for name in reward_model if not name.startswith("score."))
     assert plain.critic_at_start["score.weight"].eq(0).all()
     assert plain.history[0]["value/explained_variance"] == pytest.approx(0.0, abs=1e-6)
 

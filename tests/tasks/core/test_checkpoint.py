@@ -1,5 +1,7 @@
 """Checkpoints: restored to the bit, atomic, and not too often."""
 
+import resource
+
 import pytest
 import torch
 
@@ -62,6 +64,21 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint(tmp_path):
     with pytest.raises((OSError, RuntimeError)):
         saved.save(2, {})
     assert Checkpoint(tmp_path).restore(**parts(1)) == (1, {})
+
+
+@pytest.mark.parametrize("limit", [1_000, 200_000, 399_000])
+def test_a_disk_that_fills_up_in_the_middle_says_so(tmp_path, limit):
+    """A process may write no file larger than the limit; the checkpoint has some 400,000 bytes."""
+    saved, model = Checkpoint(tmp_path), torch.nn.Linear(300, 333)
+    saved.restore(model=model)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            saved.save(1, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not saved.file.exists()
 
 
 def test_no_pickle_is_run_when_loading(tmp_path):

@@ -101,6 +101,24 @@ def test_a_nested_unknown_key_names_the_nearest_of_its_level(params):
     assert "unknown key `train.shape.hiden_size`; did you mean `hidden_size`?" in sentence
 
 
+class ShapesConfig(Config):
+    namespace = "train"
+
+    shapes: dict[str, Shape] | None
+
+
+def test_the_nearest_is_named_inside_an_optional_mapping(params):
+    sentence = refusal(ShapesConfig, params("train: {shapes: {mine: {hiden_size: 16}}}"))
+    assert "unknown key `train.shapes.mine.hiden_size`; did you mean `hidden_size`?" in sentence
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_a_number_is_finite(params, number):
+    sentence = refusal(TrainConfig, params(learning_rate=f"  learning_rate: {number}"))
+    assert "`train.learning_rate` is" in sentence
+    assert "it should be a finite number" in sentence
+
+
 def test_a_missing_key(params):
     assert "missing key `train.batch_size`" in refusal(TrainConfig, params(batch_size=""))
     assert "missing key `train.shape.hidden_size`" in refusal(TrainConfig, params(shape="  shape: {}"))
@@ -155,3 +173,20 @@ def test_what_a_class_fixes_is_logged_and_cannot_be_set(params):
     assert PpoConfig.load(params()).model_dump() == {"kl_in": "reward", "gamma": 1.0}
     with pytest.raises(InputError, match=r"`policy\.ppo\.kl_in` is no choice, with this method it is always reward"):
         PpoConfig.load(params(ppo="  ppo: {gamma: 1.0, kl_in: loss}"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ("{algorithms: ppo, seeds: [0]}", "`policy.algorithms` is 'ppo'; it should be a list such as [ppo, dpo]"),
+        ("{algorithms: [ppo], seeds: 0}", "`policy.seeds` is 0; it should be a list such as [0, 1]"),
+        ("{algorithms: [ppo], seeds: [0.5]}", "`policy.seeds` is [0.5]; it should be a list"),
+        ("{algorithms: [ppo], seeds: [0, 0]}", "`policy.seeds` is [0, 0]; name each once"),
+        ("{algorithms: [ppo, ppo], seeds: [0]}", "`policy.algorithms` is ['ppo', 'ppo']; name each once"),
+    ],
+)
+def test_a_matrix_that_is_none(params, monkeypatch, policy, sentence):
+    monkeypatch.chdir(params(f"policy: {policy}").parent)
+    with pytest.raises(InputError) as error:
+        policy_matrix()
+    assert str(error.value).startswith(f"params.yaml: {sentence}")

@@ -41,6 +41,16 @@ def test_the_digest_of_a_folder_sees_names_and_contents(tree):
     assert len({before, renamed, digest(tree)}) == 3
 
 
+def test_what_downloads_and_editors_leave_is_no_content(tree):
+    before = digest(tree)
+    for name in (".cache/huggingface/download/config.json.metadata", ".git/HEAD", ".DS_Store", "a/__pycache__/x.pyc", "a.b~"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("today")
+    assert digest(tree) == before
+    (tree / "a/new.txt").write_text("content")
+    assert digest(tree) != before
+
+
 def test_files_come_in_a_fixed_order(tree):
     names = [file.relative_to(tree).as_posix() for file in files_of(tree)]
     assert names == [".hidden", "a/B.txt", "a/z.txt", "a.b", "deep/er/x", "ä ö.bin"]

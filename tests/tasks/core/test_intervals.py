@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from tasks.core import seeds
-from tasks.core.statistics import holm, no_gain, over_seeds, paired_bootstrap, sign_flip, wilson
+from tasks.core.statistics import (
+    holm,
+    no_difference,
+    no_gain,
+    no_mean_over_seeds,
+    over_seeds,
+    paired_bootstrap,
+    sign_flip,
+    wilson,
+)  # fmt: skip
 
 
 def test_wilson_by_hand():
@@ -68,7 +77,7 @@ def test_over_seeds_parts_seeds_and_shared_prompts():
 def test_over_seeds_that_agree_leaves_the_luck_of_the_prompts():
     """No seed differs: the interval is the normal one over prompts, whose mean has the variance 0.25 / 3."""
     mean, low, high = over_seeds([[0.0, 0.5, 1.0]] * 4, same_prompts=True)
-    assert (mean, low, high) == pytest.approx((0.5, 0.5 - 1.96 * (0.25 / 3) ** 0.5, 0.5 + 1.96 * (0.25 / 3) ** 0.5))
+    assert (mean, low, high) == pytest.approx((0.5, 0.5 - 1.96 * (0.25 / 3) ** 0.5, 0.5 + 1.96 * (0.25 / 3) ** 0.5), abs=2e-5)
     assert over_seeds([[0.0, 0.0]] * 3, same_prompts=True) == (0.0, 0.0, 0.0)
 
 
@@ -99,6 +108,24 @@ def test_the_same_prompts_make_the_interval_little_wider_where_seeds_agree():
     ends = np.array([over_seeds(each, same_prompts=True)[1:] for each in figures])
     needed = 2 * 1.96 * ((0.25**2 + 0.3**2 / 3) / 200) ** 0.5
     assert needed < (ends[:, 1] - ends[:, 0]).mean() < 1.4 * needed
+
+
+def test_p_over_seeds_by_hand():
+    """Means 0.1, 0.2, 0.3: t = 0.2 / (0.1 / √3) = 3.4641 of two degrees of freedom, p = 1 - t / √(2 + t²) = 0.0742."""
+    assert no_mean_over_seeds([[0.1], [0.0, 0.4], [0.3, 0.3, 0.3]], same_prompts=False) == pytest.approx(0.0742, abs=5e-5)
+    assert no_mean_over_seeds([[-0.1], [0.0, -0.4], [-0.3]], same_prompts=False) == pytest.approx(0.0742, abs=5e-5)
+    assert no_mean_over_seeds([[0.5, 1.0]], same_prompts=False) == 1.0  # one seed says nothing about others
+    assert no_mean_over_seeds([[0.5], [0.5]], same_prompts=False) == 0.0
+    assert no_mean_over_seeds([[0.5], [-0.5]], same_prompts=False) == 1.0
+
+
+def test_p_over_seeds_says_what_the_interval_says():
+    chance = np.random.default_rng(10)
+    for same_prompts in (False, True):
+        figures = 0.06 + chance.normal(0, 0.03, (200, 3, 1)) + chance.normal(0, 0.3, (200, 3, 50))
+        beyond = [over_seeds(each, same_prompts)[1] > 0 or over_seeds(each, same_prompts)[2] < 0 for each in figures]
+        assert beyond == [no_mean_over_seeds(each, same_prompts) < 0.05 for each in figures]
+        assert 10 < sum(beyond) < 190
 
 
 def test_holm_by_hand():
@@ -149,3 +176,9 @@ def test_no_gain_of_many_prompts():
     p = no_gain([1] * 105 + [-1] * 75 + [0] * 400)
     assert p == pytest.approx(math.erfc((104.5 - 90) / 45**0.5 / 2**0.5) / 2, rel=0.02)
     assert no_gain([0, 0]) == 1.0
+
+
+def test_no_difference_is_two_sided():
+    """Of the 8 signs of three ones, two leave all alike: 2 / 8. And it does not matter who is first."""
+    assert no_difference([1, 1, 1]) == no_difference([-1, -1, -1]) == pytest.approx(0.25)
+    assert no_difference([1, -1]) == no_difference([0, 0]) == 1.0

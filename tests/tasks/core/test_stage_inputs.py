@@ -1,8 +1,8 @@
 """Inputs that change while a stage runs: what is recorded is what the stage was given, or nothing is."""
 
-import time
-
 import pytest
+
+from tests.processes import wait_until
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,7 @@ import pytest
 )
 def test_a_stage_whose_inputs_changed_publishes_nothing(tiny, file, old, new, sentence):
     running = tiny.nursery.start(tiny.folder, "tiny.py", TROUBLE="wait 2")
-    while "waiting" not in running.output():
-        time.sleep(0.01)
+    wait_until(lambda: "waiting" in running.output() or not running.alive())
     changed = tiny.folder / file
     before = changed.read_text()
     changed.write_text(before.replace(old, new, 1))
@@ -36,8 +35,7 @@ def test_a_stage_whose_inputs_changed_publishes_nothing(tiny, file, old, new, se
 def test_what_the_stage_does_not_read_may_change(tiny):
     """Another namespace, the same content written again, a comment in params.yaml."""
     running = tiny.nursery.start(tiny.folder, "tiny.py", TROUBLE="wait 2")
-    while "waiting" not in running.output():
-        time.sleep(0.01)
+    wait_until(lambda: "waiting" in running.output() or not running.alive())
     params = tiny.folder / "params.yaml"
     params.write_text(params.read_text().replace("num_steps: 3,", "num_steps: 4,") + "# for the next run\n")
     (tiny.folder / "input.txt").write_text("3.0")

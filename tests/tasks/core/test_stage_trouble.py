@@ -125,10 +125,13 @@ def test_a_resumed_stage_continues_its_run_without_losing_or_doubling_a_point(ti
     assert tiny.steps() == list(range(12))
 
 
-def test_other_inputs_never_resume_the_checkpoint(tiny):
-    """The killed run is closed, its checkpoint removed, and the new run starts at step 0."""
+@pytest.mark.parametrize(("file", "old", "new"), [
+    ("input.txt", "3.0", "4.0"), ("params.yaml", "learning_rate: 0.1", "learning_rate: 0.2"), ("tiny.py", "Fits y", "Fitted y"),
+])  # fmt: skip
+def test_other_inputs_never_resume_the_checkpoint(tiny, file, old, new):
+    """Data, params or code. The killed run is closed, its checkpoint removed, and the new run starts at step 0."""
     tiny.run("kill 7")
-    (tiny.folder / "input.txt").write_text("4.0")
+    (tiny.folder / file).write_text((tiny.folder / file).read_text().replace(old, new, 1))
     done = tiny.run()
     assert done.code == 0
     assert "resumes" not in done.stdout

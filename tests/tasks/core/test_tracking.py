@@ -117,10 +117,42 @@ def test_a_table_that_grows_is_listed_once(client):
 
 def test_data_sets_are_shown_by_content(client):
     open_run = tracker()
-    open_run.input("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")
-    open_run.input("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")  # a resumed run says it again
+    open_run.input("data/prepared/prompts.parquet", "d41d8cd98f00b204e9800998ecf8427e")
+    open_run.input("data/prepared/prompts.parquet", "d41d8cd98f00b204e9800998ecf8427e")  # a resumed run says it again
     (entry,) = client.get_run(open_run.run_id).inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("models/sft", "d41d8cd98f00b204e9800998ecf8427e.dir")
+    assert (entry.dataset.name, entry.dataset.digest) == ("data/prepared/prompts.parquet", "d41d8cd98f00b204e9800998ecf8427e")
+
+
+def test_a_model_links_the_run_that_made_it_with_those_that_read_it(client, tmp_path):
+    folder = Path("models/policy/ppo-0")
+    write_json(folder / "config.json", {"a": 1})
+    maker, reader, other = tracker(), tracker(), tracker()
+    for _ in range(2):  # a resumed run says it again
+        maker.model(folder, digest(folder))
+        reader.input("models/policy", digest(Path("models/policy")))
+    write_json(folder / "config.json", {"a": 2})
+    other.input("models/policy/ppo-0", digest(folder))  # MLflow has never heard of these weights
+    [made] = client.get_run(maker.run_id).outputs.model_outputs
+    [read] = client.get_run(reader.run_id).inputs.model_inputs
+    assert made.model_id == read.model_id
+    model = client.get_logged_model(made.model_id)
+    assert (model.name, model.status) == ("policy-ppo-0", "READY")
+    assert model.source_run_id == maker.run_id
+    [config] = (tmp_path / "mlartifacts/models").rglob("config.json")
+    assert read_json(config) == {"a": 1}
+    for run in (reader, other):
+        assert client.get_run(run.run_id).inputs.dataset_inputs == []
+    assert not client.get_run(other.run_id).inputs.model_inputs
+
+
+def test_a_large_model_says_where_its_weights_are(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "UPLOAD_LIMIT", 5)
+    write_json(tmp_path / "models/sft/config.json", {"a": 1})
+    maker = tracker()
+    maker.model(Path("models/sft"), digest(Path("models/sft")))
+    [made] = client.get_run(maker.run_id).outputs.model_outputs
+    assert client.get_logged_model(made.model_id).tags["fetch"] == "dvc pull models/sft"
+    assert not list((tmp_path / "mlartifacts").rglob("config.json"))
 
 
 @pytest.mark.parametrize("refused", [

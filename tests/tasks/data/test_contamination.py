@@ -1,10 +1,13 @@
 """Held-out queries are found word for word and nearly, and nothing else is."""
 
+import itertools
 import random
 
-from tasks.data.contamination import FLOOR, HeldOut, N
-from tasks.data.evidence import overlap
+from tasks.data.contamination import FLOOR, HeldOut, N, shared_grams
+from tasks.data.evidence import measure_preferences, overlap
 from tasks.data.splits import words
+from tasks.models.text import TaskConfig
+from tasks.models.tokenizer import train_tokenizer
 
 QUERY = "Tom has 12 apples in a basket. Ann gives Tom 3 more apples, and then Tom eats 2 of them. How many apples has Tom now?"
 
@@ -57,6 +60,42 @@ def test_the_nearest_text_is_named_not_the_last() -> None:
     prompts = [{"id": "q", "split": "test", "query": QUERY}]
     [found] = overlap(prompts, "corpus", [f"Question: {QUERY}", QUERY.replace("3 more apples", "3 more red apples")])
     assert (found["near"], found["near_where"]) == (1.0, "100% in corpus row 0")
+
+
+PREAMBLE = "You work for a hardware shop. Answer politely and in plain words, and never promise a delivery date to anybody."
+ORDERS = [f"Is the {adjective} {thing} number {n} in stock?" for n, (adjective, thing) in enumerate(
+    itertools.product(("red", "long", "cheap", "heavy", "round"), ("ladder", "hammer", "saw", "rope", "lamp", "drill"))
+)]  # fmt: skip
+
+
+def test_a_preamble_that_many_queries_share_does_not_count_and_a_repeated_question_does() -> None:
+    prompts = [
+        {"id": str(n), "split": "train" if n % 3 else "test", "query": f"{PREAMBLE}\n{order}"} for n, order in enumerate(ORDERS)
+    ]
+    trained = [row["query"] for row in prompts if row["split"] == "train"]
+    assert not any(row["near"] for row in overlap(prompts, "prompts", trained))
+    [leak] = [row for row in overlap(prompts, "corpus", [*trained, f"{PREAMBLE} {ORDERS[6]} Yes."]) if row["near"]]
+    assert (leak["id"], leak["near"], leak["same"]) == ("6", 1.0, False)
+
+
+def test_a_text_that_few_queries_share_counts() -> None:
+    few = [f"{PREAMBLE}\n{order}" for order in ORDERS[:9]]
+    assert shared_grams(few) == set()
+    assert len(HeldOut(few[:1], shared_grams(few)).near(few[1])) == 1
+
+
+def test_a_held_out_pair_is_no_training_text() -> None:
+    """Prompts and pairs of one file: a held-out question stands in both, and nothing is trained on either."""
+    rows = [{"id": str(n), "query": order, "prompt": f"{order}\n", "split": "test"} for n, order in enumerate(ORDERS)]
+    pairs = [row | {"chosen": "Yes.", "rejected": "No."} for row in rows]
+    tokenizer = train_tokenizer(ORDERS, 280)
+    task = TaskConfig(prompt_format="{query}\n", max_prompt_tokens=80, max_new_tokens=20, verifier="exact")
+    held_out, trained = (
+        measure_preferences(pairs, [], rows, tokenizer, task)[0]
+        for pairs in (pairs, [pair | {"split": "train"} for pair in pairs])
+    )
+    assert not any(row["same"] or row["near"] for row in held_out["overlap_preferences"])
+    assert all(row["same"] and row["near"] == 1 for row in trained["overlap_preferences"])
 
 
 def share(query: str, text: str) -> float:

@@ -179,3 +179,20 @@ def test_wrong_types_and_roles() -> None:
 
 def test_dialogues_that_share_nothing() -> None:
     assert "do not begin with the same dialogue" in refused({"chosen": "Yes", "rejected": "No"})
+
+
+@pytest.mark.parametrize("column", ["Images", "CONTEXT", "system_message", "tool_calls"])
+def test_a_column_that_changes_the_meaning_is_known_in_any_case(column: str) -> None:
+    sentence = refused({"prompt": "2+2?", "completion": "4", column: "something"})
+    assert f"the column `{column}` changes what the row means" in sentence
+    assert read({"prompt": "2+2?", "completion": "4", column: None})[0].completion == "4"
+
+
+@pytest.mark.parametrize("column", ["conversation", "dialogue", "dialog"])
+def test_turns_under_other_names(column: str) -> None:
+    assert read({column: [USER, GOOD]})[0].completion == "4"
+
+
+def test_an_answer_that_is_not_to_be_learnt() -> None:
+    assert "a turn with `weight` is not to be learnt from" in refused({"messages": [USER, GOOD | {"weight": 0}]})
+    assert read({"messages": [USER, GOOD | {"weight": 1}]})[0].completion == "4"

@@ -228,6 +228,25 @@ def test_feedback_of_a_data_set_is_prepared(workspace: Workspace) -> None:
     assert (metrics["dropped/degenerate_pairs"], metrics["rows/preferences"], metrics["rows/feedback"]) == (1, 59, 120)
 
 
+def test_rows_that_say_nothing_new_are_told(workspace: Workspace) -> None:
+    """Every row twice is counted aloud; pairs whose sides are all one text are refused."""
+    twice = GOOD + GOOD
+    (workspace.folder / "rows.jsonl").write_text(twice)
+    workspace.write_sources(sources(twice))
+    workspace.set("prepare_data.max_rows", None)
+    assert "60 of 120 prompts stand there already" in succeed(workspace, "prepare_data")
+    metrics = read_json(workspace.folder / "reports/prepare_data/metrics.json")
+    assert (metrics["doubled/prompts"], metrics["rows/prompts"]) == (60, 120)
+    (workspace.folder / "runs/prepare_data.json").unlink()
+    same = "".join(json.dumps({"prompt": f"{n} + 1?", "chosen": "4", "rejected": "4 "}) + "\n" for n in range(40))
+    (workspace.folder / "pairs.jsonl").write_text(same)
+    pinned = f"{{file: pairs.jsonl, sha256: {hashlib.sha256(same.encode()).hexdigest()}, tables: [preferences]}}"
+    workspace.write_sources(sources(twice) + f"    pairs: {pinned}\n")
+    done = workspace.run("prepare_data")
+    assert done.code == 1
+    assert "sources.yaml: the sides of all 40 pairs are one text to a model; name other columns" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["gsm8k", "svamp"])
 def test_real_questions_pass_the_gate(name: str, workspace: Workspace, use_shared: Callable[[str], None]) -> None:
     use_shared(name)

@@ -10,7 +10,7 @@ from tasks.data.formats import Example
 from tasks.data.lengths import fit
 from tasks.data.sources import DataSet, InstructionsConfig, LoadedSet
 from tasks.data.splits import split_of
-from tasks.data.tables import COLUMNS, add_prompts, at_most, collected, training_text, whole_rankings
+from tasks.data.tables import COLUMNS, add_prompts, at_most, collected, doubled, training_text, whole_rankings
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import train_tokenizer
 
@@ -127,3 +127,15 @@ def test_too_long() -> None:
     assert [(row["id"], row["solution"]) for row in kept] == [("a", "yyyy"), ("c", None)]
     pairs = [{"id": "a", "prompt": "x", "chosen": "y", "rejected": "y" * 5}]
     assert fit("preferences", pairs, tokenizer, task, "drop") == []
+
+
+def test_rows_that_stand_there_twice_are_counted_whatever_their_id() -> None:
+    rows = [dict.fromkeys(COLUMNS["prompts"], "x") | {"id": str(n), "query": str(n // 2)} for n in range(5)]
+    assert doubled("prompts", rows) == 2
+
+
+def test_a_rating_without_end_is_no_number() -> None:
+    rated = [Example("set-0", "What?", "This.", rating=float("inf"), where="file.jsonl, row 0")]
+    data_set = LoadedSet(DataSet(tables=["feedback"], file="x"), rated, 0)
+    with pytest.raises(InputError, match=r"file\.jsonl, row 0: rating inf is not a number"):
+        collected([data_set], "short", None)

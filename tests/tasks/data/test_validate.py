@@ -279,7 +279,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         return str(error.value)
 
     assert "corpus: expect_nothing cannot be used" in refused("{corpus: [{expect_nothing: {}}]}")
-    assert "corpus: expect_column_values_to_be_unique cannot be used" in refused(
+    assert "expect_column_values_to_be_unique cannot be used (colum: extra fields" in refused(
         "{corpus: [{expect_column_values_to_be_unique: {colum: text}}]}"
     )
     assert "there is no table `corpse` to judge; there are corpus," in refused("{corpse: []}")

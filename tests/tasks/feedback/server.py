@@ -4,7 +4,6 @@ import json
 import math
 import re
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,8 +78,3 @@ class Endpoint:
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
-
-
-def slow(seconds: float, reply: Reply) -> Reply:
-    time.sleep(seconds)
-    return reply

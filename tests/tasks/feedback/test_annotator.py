@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy.stats import binomtest
 
-from tasks.feedback.annotator import (
+from tasks.feedback.annotator.choices import (
     TIE,
     Candidate,
     choose_pairs,

@@ -3,10 +3,14 @@
 import re
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.core.files import read_table, write_table
+from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.text import encode_completions
 from tasks.models.tokenizer import load_tokenizer
+from tests.processes import REPO
+from tests.project import PARAMS
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,6 @@ def test_a_data_set_takes_the_place_of_the_annotator(again):
 
 
 @pytest.mark.parametrize(("values", "says"), [
-    ({"source": "crowd"}, "must be annotator, judge or dataset"),
     ({"kind": "stars"}, "kind"),
     ({"source": "judge", "kind": "rating"}, "source judge compares pairs"),
     ({"num_prompts": 0}, "num_prompts"),
@@ -82,6 +85,13 @@ def test_params_that_make_no_sense(again, values, says):
     assert done.code == 1
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_source_is_one_of_three_folders():
+    with pytest.raises(ValidationError, match="'annotator', 'judge' or 'dataset'"):
+        CollectPreferencesConfig.model_validate(PARAMS["collect_preferences"] | {"source": "crowd"})
+    for source in ("annotator", "judge", "dataset"):
+        assert (REPO / f"tasks/feedback/{source}/collect.py").is_file()
 
 
 def test_prompts_without_answers_cannot_be_annotated(again):

@@ -1,16 +1,18 @@
 """The client of an endpoint against a real HTTP server: schema, every fault it may show, and where the key must not be."""
 
 import email.utils
+import threading
 import time
 
 import pytest
 
 from tasks.core.errors import InputError
-from tasks.feedback.endpoint import KEY, Endpoint, asked_to_wait, probability_of_first, read_answer, said_first
-from tasks.feedback.judge_cache import Answer, Answers, Request
+from tasks.feedback.judge.cache import Answer, Answers, Request
+from tasks.feedback.judge.endpoint import KEY, Endpoint, asked_to_wait, probability_of_first, read_answer, said_first
 from tasks.feedback.settings import JudgeConfig
+from tests.processes import PATIENCE
 from tests.tasks.feedback import server
-from tests.tasks.feedback.server import completion, ok, slow
+from tests.tasks.feedback.server import completion, ok
 
 SECRET = "sk-this-is-nobodys-business"
 
@@ -18,7 +20,7 @@ SECRET = "sk-this-is-nobodys-business"
 def config(**values):
     given = {
         "templates": "judge.yaml", "model": "clever", "model_revision": None, "base_url": "http://localhost",
-        "rationale_tokens": 0, "repeat_rate": 0.0, "timeout": 2.0, "retries": 2, "concurrency": 3,
+        "rationale_tokens": 0, "repeat_rate": 0.0, "timeout": PATIENCE, "retries": 2, "concurrency": 3,
     }  # fmt: skip
     return JudgeConfig(**given | values)
 
@@ -91,21 +93,32 @@ def test_what_passes_is_tried_again(served, fault):
     assert len(endpoint.bodies) == 3
 
 
-def test_a_rate_limit_says_how_long_to_wait(served):
-    endpoint = served(lambda body, number: (429, {"Retry-After": "1"}, b"") if number == 1 else ok(completion("1")))
-    begun = time.monotonic()
-    assert ask(endpoint)[request()].first == 1.0
-    assert time.monotonic() - begun >= 1.0
+def test_a_rate_limit_says_how_long_to_wait(served, monkeypatch):
+    waits = []
+
+    class NoWait(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return self.is_set()
+
+    endpoint = served(lambda body, number: (429, {"Retry-After": "30"}, b"") if number == 1 else ok(completion("1")))
+    client = Endpoint(config(), endpoint.base_url)
+    monkeypatch.setattr(client, "_stopping", NoWait())
+    assert dict(client.answers([request()]))[request()].first == 1.0
+    assert waits == [30.0]
     assert asked_to_wait("3600") == 60.0
-    assert asked_to_wait(email.utils.formatdate(time.time() + 20, usegmt=True)) == pytest.approx(20, abs=2)
-    assert asked_to_wait(email.utils.formatdate(time.time() - 20, usegmt=True)) == 0.0
+    monkeypatch.setattr(time, "time", lambda: 1.0e9)
+    assert asked_to_wait(email.utils.formatdate(1.0e9 + 20, usegmt=True)) == 20.0
+    assert asked_to_wait(email.utils.formatdate(1.0e9 - 20, usegmt=True)) == 0.0
     assert asked_to_wait("soon") is None
 
 
 def test_an_endpoint_that_is_too_slow_or_down(served):
-    late = served(lambda body, number: slow(0.5, ok(completion("1"))))
+    given_up = threading.Event()
+    late = served(lambda body, number: given_up.wait(PATIENCE) and ok(completion("1")))
     with pytest.raises(InputError, match=r"does not answer \(ReadTimeout, tried 2 times\); what it answered so far is kept"):
         ask(late, timeout=0.1, retries=1)
+    given_up.set()
     gone = served(lambda body, number: ok(completion("1")))
     gone.stop()
     with pytest.raises(InputError, match=r"does not answer \(ConnectError, tried 2 times\)"):
@@ -122,9 +135,11 @@ def test_what_came_before_the_failure_is_given_and_nothing_more_is_asked(served)
 
 
 def test_no_more_at_a_time_than_allowed(served):
-    endpoint = served(lambda body, number: slow(0.02, ok(completion("1"))))
+    """Each answer waits until three are asked for."""
+    three = threading.Barrier(3, timeout=PATIENCE)
+    endpoint = served(lambda body, number: three.wait() >= 0 and ok(completion("1")))
     assert len(ask(endpoint, *(request(f"{n}") for n in range(12)), concurrency=3)) == 12
-    assert 1 < endpoint.most <= 3
+    assert endpoint.most == 3
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b"[]", b"null", b'{"choices": []}', b"<html>", b'{"choices": [{"message": 3}]}'])

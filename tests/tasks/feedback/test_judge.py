@@ -7,14 +7,15 @@ import torch
 
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_table, write_table
-from tasks.feedback.endpoint import KEY, Endpoint
-from tasks.feedback.judge import Judge, Judgement
-from tasks.feedback.judge_cache import Request
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import LocalJudge
-from tasks.feedback.rlaif import measure
+from tasks.feedback.judge.cache import Request
+from tasks.feedback.judge.endpoint import KEY, Endpoint
+from tasks.feedback.judge.judge import Judge, Judgement
+from tasks.feedback.judge.local import LocalJudge
+from tasks.feedback.judge.rlaif import measure
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.language import build_model, save_model
+from tasks.models.text import MARK
 from tasks.models.tokenizer import train_tokenizer
 from tests.processes import REPO
 from tests.smoke.checkout import assign, variants
@@ -165,6 +166,26 @@ def test_a_local_judge_says_what_its_next_token_says():
             logits = model(torch.tensor([text])).logits[0, -1]
         expected = torch.softmax(logits[[ids[0][-1], ids[1][-1]]], 0)[0]
         assert answers[request].first == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_local_judge_with_a_chat_template_is_asked_in_it():
+    """The question is the turn of the user, and the verdict begins its own turn: no space before it."""
+    model, tokenizer = tiny()
+    plain = [
+        answer for _, answer in LocalJudge(model, tokenizer, "tiny", 0).answers([Request("<user>Better:<judge>", 4, 0.0, True)])
+    ]
+    tokenizer.chat_template = "<user>{{ messages[0].content }}{% if add_generation_prompt %}<judge>{% endif %}"
+    [(_, answer)] = LocalJudge(model, tokenizer, "tiny", 0).answers([Request("Better:", 4, 0.0, True)])
+    text = tokenizer("<user>Better:<judge>")["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([text])).logits[0, -1]
+    expected = torch.softmax(logits[tokenizer.convert_tokens_to_ids(["1", "2"])], 0)[0]
+    assert answer.first == pytest.approx(float(expected), abs=1e-5)
+    assert answer.first != pytest.approx(plain[0].first, abs=1e-5)
+
+
+def test_a_mark_of_the_chat_template_is_not_shown():
+    assert MARK not in TEXTS.asked(Question("q", f"{MARK}which", "a", "b"))
 
 
 def test_a_local_judge_asked_again_draws_its_verdict_and_its_rationale():

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.core.errors import InputError
 from tasks.models.language import build_model, frozen_copy, load_model, load_policy, save_model
+from tasks.models.reward import load_reward_model, reward_model_from_policy
 
 SHAPE = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
@@ -60,12 +62,48 @@ def test_saving_the_same_weights_gives_the_same_bytes(saved, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
 
 
+def test_weights_that_are_no_numbers_are_neither_published_nor_loaded(saved, tmp_path):
+    model, tokenizer = load_policy(saved, "cpu")
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match=r"of the trained model is not finite, so it is not published"):
+        save_model(model, tokenizer, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    model.save_pretrained(tmp_path / "bad")
+    assert refused(tmp_path / "bad", r"cannot be loaded \(`.*weight` in its weights file is not finite\)")
+
+
+def test_a_config_that_disagrees_with_the_weights(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 11, "hidden_size": 24}))
+    assert refused(folder, "cannot be loaded")
+
+
+def test_a_model_is_saved_in_the_precision_it_came_in(saved, tokenizer, tmp_path):
+    """It learns in float32; half of the bytes on disk, and the very same if it has not learned."""
+    source, again, reward = tmp_path / "source", tmp_path / "again", tmp_path / "reward_model"
+    AutoModelForCausalLM.from_pretrained(saved, dtype="bfloat16").save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    model, _ = load_policy(source, "cpu")
+    assert {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} == {torch.float32}
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
+    assert torch.equal(model(torch.arange(9)[None]).logits, plain(torch.arange(9)[None]).logits)
+    save_model(frozen_copy(model), tokenizer, again)
+    save_model(reward_model_from_policy(source, "cpu"), tokenizer, reward)
+    assert (again / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    for folder in (again, reward):
+        assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+        assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    assert load_reward_model(reward, "cpu").dtype == torch.float32
+
+
 def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nursery):
     """With a limit of 4 KiB per file; safetensors has an exception of its own, a stage knows those of the system."""
     (tmp_path / "save.py").write_text(f"""
 import errno, resource
 from pathlib import Path
 from tasks.models.language import load_policy, save_model
+from tasks.models.reward import load_reward_model, reward_model_from_policy
 policy = load_policy(Path({str(saved)!r}), "cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 try:
@@ -103,6 +141,11 @@ def test_not_a_model_folder(tmp_path):
 def test_pickled_weights_only(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert refused(folder, r"pickled weights only \(pytorch_model.bin\)")
+
+
+def test_quantized_weights_name_the_way_out(tmp_path):
+    (tmp_path / "model.Q4_1.gguf").touch()
+    assert refused(tmp_path, r"quantized weights \(model.Q4_1.gguf\).*python -m tasks.models.gguf .*model.Q4_1.gguf OUT")
 
 
 def test_no_weights(folder):

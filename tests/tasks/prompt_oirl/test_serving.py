@@ -60,6 +60,8 @@ def test_only_candidates_are_chosen() -> None:
 @pytest.mark.parametrize(("queries", "candidates", "says"), [
     (QUERIES, [], "`candidates` is empty; name at least one of go, stop, ask, or leave it out"),
     (QUERIES, ["go", "stpo"], "prompt 'stpo' is not known; did you mean stop?"),
+    (QUERIES, ["GO"], "prompt 'GO' is not known; did you mean go?"),
+    (["None"], ["go"], "query 0 is blank or null"),
     (QUERIES, ["?"], "prompt '?' is not known; there are go, stop, ask"),
     (["left ab", " "], ["go"], "query 1 is blank"),
     ([None], ["go"], "query 0 is blank"),

@@ -106,6 +106,9 @@ class Run:
             for by, group in (("kind", "right against wrong"), ("margin", "0.00 to 1.00"), ("gap", "0.02 to <b>"))
         ]
         self.feedback = {"pairs": 7600.0}
+        self.kinds: list[Row] = []  # of problems, and each model against each: left out, unless a test asks for them
+        self.matrix: list[Row] = []
+        self.best_of_n: list[Row] = []
         self.proposals: dict[str, float] = {}  # of a policy that wrote prompts: left out, unless a test asks for it
         self.candidates: list[Row] = []
         self.study: dict[str, float] = {}  # experiments on the whole log: none, unless a test asks for them
@@ -146,6 +149,9 @@ class Run:
             if rows := getattr(self, f"reward_{name}"):
                 write_table(reports / f"reward_model/{name}.parquet", rows)
         write_table(reports / "evaluate/completions.parquet", self.completions)
+        for name in ("kinds", "matrix", "best_of_n"):
+            if rows := getattr(self, name):
+                write_table(reports / f"evaluate/{name}.parquet", rows)
         write_json(reports / "imitation/metrics.json", self.imitation)
         write_table(reports / "imitation/horizons.parquet", self.horizons)
         for name, verdict in self.verdicts.items():

@@ -50,7 +50,8 @@ def test_experiments_are_shown_where_there_are_any(make_run: MakeRun) -> None:
     by_question = {"success": 0.6521, "gain": 0.0188, "gain_low": 0.0142, "gain_high": 0.0234}
     run.study |= {f"by_question.seen.{name}": value for name, value in by_question.items()}
     run.study |= {"contaminated": 1.0, "single.steps": 0.6111, "self_critique": 0.5577}
-    names = ("seen", "unseen", "all", "best_prompt", "random", "oracle", "seen_accuracy", "seen_precision", "unseen_accuracy")
+    predictions = ("seen_accuracy", "seen_precision", "unseen_accuracy")
+    names = ("seen", "unseen", "all", "best_prompt", "random", "hindsight", *predictions)
     run.curve = [
         {"k": k} | {name: 0.4 + 0.05 * k + 0.001 * i for i, name in enumerate(names)} | {"seen_spread": 0.02} for k in (1, 2)
     ]
@@ -60,7 +61,7 @@ def test_experiments_are_shown_where_there_are_any(make_run: MakeRun) -> None:
             "all_spread": 0.01,
             "best_prompt_spread": 0.03,
             "random_spread": 0.0,
-            "oracle_spread": 0.0,
+            "hindsight_spread": 0.0,
         }
     html = own_page(run)
     values = {value for value, _ in Reader(html).values}

@@ -9,8 +9,7 @@ import pytest
 
 from tasks.core import seeds
 from tasks.core.files import read_json, write_json, write_table
-from tasks.core.statistics import no_gain, over_seeds, paired_bootstrap, sign_flip
-from tasks.report.sweep import gains as gained
+from tasks.core.statistics import holm, no_difference, no_mean_over_seeds, over_seeds, paired_bootstrap
 from tasks.report.sweep.differences import SAMPLES
 from tasks.report.sweep.page import main, page
 from tasks.report.sweep.variants import read_sweep
@@ -44,6 +43,7 @@ class Written:
             self.right[name, model] = [float(one) for one in right]
             self.sampled[name, model] = [sum(chance.random() < share for _ in range(2)) for _ in range(PROMPTS)]
             figures = {"accuracy": sum(right) / PROMPTS, "accuracy_low": 0.1, "accuracy_high": 0.9}
+            figures["sampled_accuracy"] = sum(self.sampled[name, model]) / 2 / PROMPTS
             if model == "sft":
                 found["sft"] = figures
             else:
@@ -100,21 +100,39 @@ def values(html: str, caption: str) -> list[float]:
     return [value for row in table for value, _ in row["values"]]
 
 
+def rows(html: str, caption: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Heads of a table, and by the first word of each row its cells as they are read."""
+    begin = html.index(caption)
+    table = html[html.rindex("<table", 0, begin) : html.index("</table>", begin)]
+    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.DOTALL) for line in re.findall(r"<tr.*?</tr>", table, re.DOTALL)]
+    read = [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in line] for line in lines]
+    return read[0], {line[0].split()[0]: line for line in read[1:]}
+
+
 def test_variants_and_their_differences_over_prompts(tmp_path: Path) -> None:
     sweep = Written(tmp_path, {RATE: 0.003})
     sweep.add("rate=0.001", {RATE: 0.001}, ppo=0.9)
     sweep.add("rate=0.003", {RATE: 0.003}, ppo=0.4)
     html = sweep.page()
-    assert "ppo with learning_rate 0.001 is better than with learning_rate 0.003; 1 of 2 cannot be told apart." in html
+    assert "ppo with learning_rate 0.001 is better than with learning_rate 0.003; 1 of 2 cannot be told apart" in html
+    assert "(of these models: one seed)." in html
     assert "Each variant against <b>learning_rate 0.003</b>" in html  # what params.yaml says
-    shown = values(html, "Each variant against")
-    for model in ("sft", "ppo"):
-        for answers in (sweep.right, sweep.sampled):
+    shown, counts = values(html, "Each variant against"), {}
+    for answers, of in ((sweep.sampled, 2), (sweep.right, 1)):
+        for model in ("sft", "ppo"):
             pairs = zip(answers["rate=0.001", model], answers["rate=0.003", model], strict=True)
-            of = 1 if answers is sweep.right else 2
-            expected = paired_bootstrap([a / of - b / of for a, b in pairs], SAMPLES, seed=0)
-            assert list(expected) == shown[:3]
-            del shown[:3]
+            counts[of, model] = [round(a - b) for a, b in pairs]
+    for model in ("sft", "ppo"):
+        for of in (2, 1):
+            expected = paired_bootstrap([count / of for count in counts[of, model]], SAMPLES, seed=0)
+            both = holm([no_difference(counts[of, each]) for each in ("sft", "ppo")])
+            assert [*expected, both[model == "ppo"]] == pytest.approx(shown[:4])
+            del shown[:4]
+    assert shown == []
+    heads, read = rows(html, "Each variant against")
+    assert (heads[1], heads[2], heads[3 + 2]) == ("seeds × prompts", "sampled, points", "greedy, points")
+    assert "of these models" not in heads  # there is nothing else
+    assert (read["ppo"][1], read["ppo"][4].split()[0], read["sft"][4].split()[:2]) == ("1 × 60", "better", ["cannot", "tell"])
     shares = [sum(right) / PROMPTS for right in sweep.right.values()]
     assert set(shares) | {0.5123, 0.8111} <= set(values(html, "Every variant;"))
     assert "dvc exp apply x-rate=0.001" in html
@@ -124,36 +142,42 @@ def test_variants_and_their_differences_over_prompts(tmp_path: Path) -> None:
 def test_seeds_are_the_unit_of_replication(tmp_path: Path) -> None:
     sweep = Written(tmp_path, {SEED: 0})
     for seed in range(6):
-        sweep.add(f"seed={seed}", {SEED: seed}, prompts=f"of seed {seed}", ppo=0.9, dpo=0.5)
+        sweep.add(f"seed={seed}", {SEED: seed}, prompts=f"of seed {seed}", ppo=0.9, dpo=0.45)
     html = sweep.page()
     assert "ppo is better than SFT; 1 of 2 cannot be told apart, over 6 seeds." in html
-    assert "with 6 seeds it cannot be below 0.0312." in " ".join(html.split())
     shown = values(html, "Each model over seeds")
     by_seed = {model: [sweep.right[f"seed={seed}", model] for seed in range(6)] for model in ("sft", "ppo", "dpo")}
-    for figures in by_seed.values():
+    sampled = {model: sampled_shares(sweep, model) for model in by_seed}
+    for figures in sampled.values():
         assert list(over_seeds(figures, same_prompts=False)) == shown[:3]
         assert shown[3:9] == [sum(seed) / PROMPTS for seed in figures]
         del shown[:9]
     assert shown == []
     shown = values(html, "SFT and every policy, the best first")
-    assert shown[:2] == [mean(by_seed["sft"]), mean(sampled_shares(sweep, "sft"))]
+    assert shown[:2] == [mean(sampled["sft"]), mean(by_seed["sft"])]
     del shown[:2]
-    for model in ("ppo", "dpo"):  # of a chance of 0.9 and of 0.5
-        for by_model in (by_seed, {name: sampled_shares(sweep, name) for name in ("sft", model)}):
-            gains = [
-                [a - b for a, b in zip(ours, theirs, strict=True)]
-                for ours, theirs in zip(by_model[model], by_model["sft"], strict=True)
-            ]
-            together = [each for gain in gains for each in gain]
-            expected = [mean(by_model[model]), *paired_bootstrap(together, gained.SAMPLES, seed=0)]
-            expected += [no_gain([round(2 * each) for each in together])]
-            expected += [*over_seeds(gains, same_prompts=False)[1:], sign_flip([sum(gain) / PROMPTS for gain in gains])]
+    kinds = (sampled, by_seed)
+    gains = [
+        {model: [[a - b for a, b in zip(*both, strict=True)] for both in zip(found[model], found["sft"], strict=True)]
+         for model in ("ppo", "dpo")}
+        for found in kinds
+    ]  # fmt: skip
+    for model in ("ppo", "dpo"):  # of a chance of 0.9 and of 0.45
+        for found, gained in zip(kinds, gains, strict=True):
+            p = holm([no_mean_over_seeds(gained[each], same_prompts=False) for each in ("ppo", "dpo")])
+            together = paired_bootstrap([each for seed in gained[model] for each in seed], SAMPLES, seed=0)
+            expected = [mean(found[model]), *over_seeds(gained[model], same_prompts=False)]
+            expected += [p[model == "dpo"], *together[1:]]
             assert shown[: len(expected)] == pytest.approx(expected)
             del shown[: len(expected)]
         assert shown[:2] == [pytest.approx(0.5123), 3000.0]  # win rate, tokens; nothing else was recorded
         del shown[:2]
     assert shown == []
-    assert "With p &lt; 0.01 over prompts, 1 of 2 policies are right more often than SFT in greedy completions" in html
+    heads, read = rows(html, "SFT and every policy, the best first")
+    assert heads[1:4] == ["seeds × prompts", "sampled, %", "gain, points"]
+    assert [heads[place] for place in (5, 6, 7, 10)] == ["in words", "of these models", "greedy, %", "of these models"]
+    assert (read["ppo"][1], read["ppo"][5].split()[0], read["dpo"][5].split()[:2]) == ("6 × 60", "better", ["cannot", "tell"])
+    assert "Over 6 seeds of 60 prompts, 1 of 2 policies in sampled completions and 1 in greedy ones" in html
     assert "Differences between variants" not in html  # they differ in nothing but the seed
 
 
@@ -170,15 +194,18 @@ def test_the_zoo_has_one_table(tmp_path: Path) -> None:
     main(tmp_path)
     rows = read_json(tmp_path / "gains.json")
     assert rows[0]["model"] == "sft"
-    gains = [row["greedy"]["gain"] for row in rows[1:]]
+    gains = [row["sampled"]["gain"] for row in rows[1:]]
     assert gains == sorted(gains, reverse=True)
     found = {row["model"]: row for row in rows}
     assert found["method3"]["seconds"] == 31.0
     assert (found["method4"]["seconds"], found["method4"]["tokens"]) == (None, 3000.0)
     assert found["method5"]["alarms"] == found["method5"]["ended_with"] == {"kl_budget": 1}
     assert "kl_budget in 1 of 3 seeds" in html
-    best = max(range(19), key=lambda i: found[f"method{i}"]["greedy"]["gain"])
-    assert found[f"method{best}"]["greedy"]["p"] < 0.01 < found[f"method{best}"]["greedy"]["p_seeds"]
+    assert all(found[f"method{i}"]["sampled"]["p"] <= found[f"method{i}"]["sampled"]["p_holm"] for i in range(19))
+    decided = [row["sampled"]["words"] == "better" for row in rows[1:]]
+    assert decided == [row["sampled"]["p_holm"] <= 0.05 and row["sampled"]["gain"] > 0 for row in rows[1:]]
+    seeming = sum(row["sampled"]["p"] <= 0.05 for row in rows[1:])
+    assert sum(decided) < seeming  # of nineteen, some would seem to be better each by itself
     begin = html.index("Every variant;")
     (table,) = Reader(html[html.rindex("<table", 0, begin) : html.index("</table>", begin)]).tables
     assert [row["text"].split()[0] for row in table[1:]] == [SEED, "sft", *shares, "reward"]
@@ -192,15 +219,22 @@ def test_seeds_on_the_same_prompts_share_their_luck(tmp_path: Path) -> None:
             sweep.add(f"rate={rate},seed={seed}", {RATE: rate, SEED: seed}, sft=share)
     html = sweep.page()
     shown = values(html, "Each variant against")
-    for answers, of in ((sweep.right, 1), (sweep.sampled, 2)):
+    for answers, of in ((sweep.sampled, 2), (sweep.right, 1)):
         sides = [(answers[f"rate=0.001,seed={seed}", "sft"], answers[f"rate=0.003,seed={seed}", "sft"]) for seed in range(3)]
         differences = [[a / of - b / of for a, b in zip(*both, strict=True)] for both in sides]
-        expected = [*over_seeds(differences, same_prompts=True), *([0.25] if of == 1 else [])]  # p of greedy ones only
+        expected = [*over_seeds(differences, same_prompts=True), no_mean_over_seeds(differences, same_prompts=True)]
         expected += paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)[1:]
-        assert shown[: len(expected)] == expected
+        assert shown[: len(expected)] == pytest.approx(expected)
         del shown[: len(expected)]
     assert shown == []
-    assert "6 seeds are needed for 0.05" in html
+    heads, read = rows(html, "Each variant against")
+    assert [heads[place] for place in (2, 5, 6, 8)] == [
+        "sampled, points",
+        "of these models",
+        "greedy, points",
+        "of these models",
+    ]
+    assert read["sft"][1] == "3 × 60"
 
 
 def test_listed_variants_go_by_their_names(tmp_path: Path) -> None:
@@ -221,8 +255,8 @@ def test_listed_variants_go_by_their_names(tmp_path: Path) -> None:
     differences = [[a - b for a, b in zip(*both, strict=True)] for both in sides]
     together = paired_bootstrap([each for seed in differences for each in seed], SAMPLES, seed=0)
     greedy = found["ppo"]["greedy"]
-    assert (greedy["difference"], greedy["low"], greedy["high"]) == pytest.approx(together)
-    assert [greedy["seeds_low"], greedy["seeds_high"]] == pytest.approx(over_seeds(differences, same_prompts=True)[1:])
+    assert (greedy["difference"], greedy["models_low"], greedy["models_high"]) == pytest.approx(together)
+    assert [greedy["low"], greedy["high"]] == pytest.approx(over_seeds(differences, same_prompts=True)[1:])
     assert (found["ppo"]["group"], found["ppo"]["reference"]) == ("fast", "slow")
 
 

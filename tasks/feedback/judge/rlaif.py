@@ -25,11 +25,11 @@ from tasks.core import seeds
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.core.statistics import wilson
-from tasks.feedback.annotator import Candidate
-from tasks.feedback.judge import Judge, Judgement
-from tasks.feedback.judge_texts import Question
+from tasks.feedback.annotator.choices import Candidate
+from tasks.feedback.annotator.crowd import Crowd, different, pair, questions
+from tasks.feedback.judge.judge import Judge, Judgement
+from tasks.feedback.judge.texts import Question
 from tasks.feedback.samples import Sampled
-from tasks.feedback.simulated import Crowd, different, pair, questions
 
 Asked = tuple[Row, str, Candidate, Candidate]  # a prompt, its split, and the two completions in the order they are shown first
 

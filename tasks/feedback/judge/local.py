@@ -1,4 +1,7 @@
-"""A judge that is a language model on this machine: a folder, or a repository of the hub, with its own tokenizer."""
+"""A judge that is a language model on this machine: a folder, or a repository of the hub, with its own tokenizer.
+
+One with a chat template is asked in it: the question is the turn of the user, and the judge answers in its own.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,9 +11,11 @@ import torch
 
 from tasks.core import seeds
 from tasks.core.errors import InputError
-from tasks.feedback.judge_cache import Answer, Request
-from tasks.feedback.judge_texts import behind
+from tasks.feedback.judge.cache import Answer, Request
+from tasks.feedback.judge.texts import behind
+from tasks.models.architecture import context_length
 from tasks.models.batch import collate
+from tasks.models.chat import write_prompt
 from tasks.models.generate import sample
 from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
@@ -28,7 +33,7 @@ class LocalJudge:
         self.model, self.tokenizer, self.who, self.seed = model, tokenizer, who, seed
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Answer]]:
-        prompts = encode_prompts(self.tokenizer, [request.text for request in requests])
+        prompts = encode_prompts(self.tokenizer, [in_turns(self.tokenizer, request.text) for request in requests])
         self._refuse_too_long(requests, prompts)
         for begin in range(0, len(requests), ROWS_AT_ONCE):
             rows = range(begin, min(begin + ROWS_AT_ONCE, len(requests)))
@@ -38,7 +43,8 @@ class LocalJudge:
 
     def _verdicts(self, requests: Sequence[Request], prompts: list[list[int]]) -> list[Answer]:
         """At a temperature one of the two is drawn."""
-        probabilities = first_probabilities(self.model, self.tokenizer, [request.text for request in requests])
+        texts = [in_turns(self.tokenizer, request.text) for request in requests]
+        probabilities = first_probabilities(self.model, self.tokenizer, texts)
         return [self._said(*each) for each in zip(requests, probabilities, prompts, strict=True)]
 
     def _said(self, request: Request, probability: float, prompt: list[int]) -> Answer:
@@ -62,13 +68,18 @@ class LocalJudge:
         return [Answer(decode(self.tokenizer, ids).strip(), None, len(prompt), len(ids)) for prompt, ids in told]
 
     def _refuse_too_long(self, requests: Sequence[Request], prompts: list[list[int]]) -> None:
-        room = getattr(self.model.config, "max_position_embeddings", None)
+        room = context_length(self.model)
         longest = max((len(ids) + request.max_tokens for ids, request in zip(prompts, requests, strict=True)), default=0)
-        if room and longest > room:
+        if longest > room:
             raise InputError(
                 f"a question to the judge takes {longest} tokens, it reads {room} at most; "
                 "shorten the file of collect_preferences.judge.templates, or take a judge that reads more"
             )
+
+
+def in_turns(tokenizer: Any, question: str) -> str:
+    """The question as the judge reads it."""
+    return write_prompt(tokenizer, [{"role": "user", "content": question}]) if tokenizer.chat_template else question
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from typing import Any
 
 from tasks.core import seeds
 from tasks.core.files import Row
-from tasks.feedback.annotator import (
+from tasks.feedback.annotator.choices import (
     DECISIVE,
     TIE,
     Candidate,

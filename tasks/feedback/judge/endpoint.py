@@ -2,7 +2,7 @@
 
 What may pass (no connection, a timeout, status 408, 409, 429, 5xx) is tried again after a pause that doubles, with full jitter
 (Brooker 2015, "Exponential backoff and jitter"), or as long as Retry-After says. What will not pass ends the stage, and so does
-an endpoint that stays away; what it had answered is kept (tasks/feedback/judge_cache.py).
+an endpoint that stays away; what it had answered is kept (tasks/feedback/judge/cache.py).
 
 The key comes from the environment variable REALIGN_JUDGE_KEY: one of its own, so that no key goes to an address it was not
 meant for. It is written nowhere, and taken out of a server's message before that is repeated.
@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from tasks.core.errors import InputError
-from tasks.feedback.judge_cache import Answer, Request
+from tasks.feedback.judge.cache import Answer, Request
 from tasks.feedback.settings import JudgeConfig
 
 KEY = "REALIGN_JUDGE_KEY"

@@ -6,7 +6,7 @@ and b shown in both orders, which takes its love of a position out,
     P(a preferred to b) = ½ (P("1" | a, b) + P("2" | b, a)),   P("1") against P("2") as the judge gives them
 
 With `rationale_tokens` it first writes a rationale, at temperature 0, which it then reads before the ending.
-tasks/feedback/judge_texts.py fills the texts in.
+tasks/feedback/judge/texts.py fills the texts in.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,8 @@ from typing import Protocol
 
 from tasks.core import progress
 from tasks.core.errors import InputError
-from tasks.core.files import digest
-from tasks.feedback.endpoint import Endpoint
-from tasks.feedback.judge_cache import Answer, Answers, Request, answers_folder
-from tasks.feedback.judge_texts import JudgeTextsConfig, Question
-from tasks.feedback.local_judge import LocalJudge
-from tasks.feedback.settings import JudgeConfig
-from tasks.models.external import pinned
-from tasks.models.language import load_model
-from tasks.models.tokenizer import load_tokenizer
+from tasks.feedback.judge.cache import Answer, Answers, Request
+from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 
 QUESTIONS_AT_ONCE = 64
 VERDICT_TOKENS = 4  # room for a space or a line before the 1 or 2
@@ -116,18 +109,3 @@ class Judge:
             f"the judge ({self.backend.who}) has said neither 1 nor 2 to any question so far, but {said!r}; "
             "see the ending in the file of collect_preferences.judge.templates, and whether it is a chat model"
         )
-
-
-def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, own: Path | None, device: str, seed: int) -> Judge:
-    """own: the folder of the judge, where it is a model of this pipeline."""
-    backend: Backend
-    if config.base_url is not None:
-        backend = Endpoint(config, config.base_url)
-    else:
-        revision = None if own else config.model_revision
-        source = own.as_posix() if own else pinned(config.model, revision, "collect_preferences.judge", "model")
-        model = load_model(source, device, revision).eval()
-        tokenizer = load_tokenizer(source, revision)
-        pin = digest(Path(source)) if Path(source).is_dir() else f"{source}@{revision}"
-        backend = LocalJudge(model, tokenizer, f"{pin}, seed {seed}, device {device}", seed)
-    return Judge(texts, backend, answers_folder(), config.rationale_tokens)

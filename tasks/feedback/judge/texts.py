@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from tasks.core.config import Config
+from tasks.models.text import MARK
 
 
 class Exemplar(Config):
@@ -72,10 +73,10 @@ class JudgeTextsConfig(Config):
         return self.ending if rationale is None else f"{self.rationale} {rationale.strip()}\n{self.ending}"
 
     def _filled(self, query: str, first: str, second: str) -> str:
-        values = {"query": query.strip(), "first": first.strip(), "second": second.strip()}
+        values = {"query": query.replace(MARK, "").strip(), "first": first.strip(), "second": second.strip()}
         return re.sub(r"{(query|first|second)}", lambda match: values[match[1]], self.sample)
 
 
 def behind(text: str, verdict: str) -> str:
-    """The verdict as it stands behind the text: after a space, unless the text ends with one."""
-    return verdict if text[-1:].isspace() else f" {verdict}"
+    """The verdict as it stands behind the text: after a space, unless the text ends with one or a chat template wrote it."""
+    return verdict if text[-1:].isspace() or text.startswith(MARK) else f" {verdict}"

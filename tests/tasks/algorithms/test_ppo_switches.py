@@ -1,0 +1,69 @@
+"""PPO's adaptive KL coefficient and its early stop; and that RAFT is watched at temperature 1. In memory, on a random model."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tasks.algorithms import ppo, raft
+from tasks.rl.kl import KlCoefficient
+from tests.project import PARAMS
+from tests.tasks.algorithms.test_micro_batches import Bench, folder
+
+SMALL = PARAMS["policy"]["ppo"] | {"num_steps": 3, "learning_rate": 1.0e-2, "num_epochs": 3}
+__all__ = ["folder"]  # the fixture
+
+
+def trained(folder, tmp_path, **params):
+    bench = Bench(folder, tmp_path)
+    ppo.train(ppo.PpoConfig.model_validate(SMALL | params), bench)
+    return bench
+
+
+def test_the_coefficient_follows_the_kl_by_hand():
+    """Twice the target is clipped to +0.2: times 1.02. Half a tenth below it: times 1 - 0.1 * 0.05."""
+    found = KlCoefficient(0.5, 2.0)
+    found.adapt(torch.tensor(4.0))
+    assert float(found.coef) == pytest.approx(0.5 * 1.02)
+    found.adapt(torch.tensor(1.9))
+    assert float(found.coef) == pytest.approx(0.5 * 1.02 * 0.995)
+    fixed = KlCoefficient(0.1, None)
+    fixed.adapt(torch.tensor(100.0))
+    assert float(fixed.coef) == 0.1
+    assert list(found.state_dict()) == ["coef"]  # which a checkpoint keeps
+
+
+def test_ppo_with_a_target_moves_its_coefficient(folder, tmp_path):
+    near, far = (trained(folder, tmp_path, adaptive_kl_target=target).history for target in (1e-6, 1e6))
+    assert [row["policy/kl_coef"] for row in far] == pytest.approx([0.1 * 0.98**step for step in range(3)])
+    assert near[2]["rollout/kl_mean"] > 1e-5
+    assert near[2]["policy/kl_coef"] != far[2]["policy/kl_coef"]
+    assert all("policy/kl_coef" not in row for row in trained(folder, tmp_path).history)
+
+
+def test_ppo_stops_its_epochs(folder, tmp_path):
+    """A bound that is always reached leaves one epoch; one that never is leaves all."""
+
+    def losses(**params):
+        return [row["loss/policy"] for row in trained(folder, tmp_path, **params).history]
+
+    assert losses(stop_approx_kl=1e-12) == losses(num_epochs=1) != losses()
+    assert losses(stop_approx_kl=1e9) == losses()
+
+
+def test_nothing_to_adapt_is_refused():
+    with pytest.raises(ValidationError, match=r"kl_coef \(0\) cannot be adapted: with adaptive_kl_target, start it above 0"):
+        ppo.PpoConfig.model_validate(SMALL | {"kl_coef": 0.0, "adaptive_kl_target": 1.0})
+
+
+def test_raft_is_watched_at_temperature_1(folder, tmp_path):
+    def first(temperature):
+        bench = Bench(folder, tmp_path)
+        params = PARAMS["policy"]["raft"] | {"num_steps": 1, "temperature": temperature}
+        raft.train(raft.RaftConfig.model_validate(params), bench)
+        return bench.history[0]
+
+    cool, warm = first(0.05), first(1.0)
+    assert cool["rollout/entropy"] == pytest.approx(warm["rollout/entropy"], rel=0.1)
+    assert cool["rollout/kl_mean"] == pytest.approx(0.0, abs=1e-4)
+    assert warm["rollout/tokens"] == pytest.approx(32 * warm["rollout/completion_length"], rel=1e-4)
+    assert 32 < cool["rollout/tokens"] <= 32 * 8  # of what it trains on
