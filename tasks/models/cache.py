@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 BLOCK = 16  # tokens; a power of two far larger makes attention on a CPU slower, because rows lie further apart
 
@@ -18,6 +18,12 @@ def make_cache(model: Any) -> DynamicCache:
     cache = DynamicCache(config=model.config)
     cache.layers = [BlockLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def has_plain_cache(model: Any) -> bool:
+    """Whether all that a token leaves behind for later ones is its keys and values, so that reading may go on anywhere."""
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 class BlockLayer(DynamicLayer):

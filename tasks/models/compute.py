@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
+from tasks.models.cache import has_plain_cache
 
 
 class ComputeConfig(Config):
@@ -31,6 +32,7 @@ def apply_settings(model: Any, settings: ComputeConfig) -> Any:
     if settings.logits_at_once and model.get_output_embeddings():
         _check_head(model)
     model.rows_at_once, model.logits_at_once = settings.rows_at_once, settings.logits_at_once
+    model.shares_prompts = has_plain_cache(model) and not settings.checkpointing  # a layer computed again would fill it twice
     if settings.precision == "bfloat16":
         if model.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise InputError("params.yaml: `compute.precision`: this GPU has no bfloat16; write float32")

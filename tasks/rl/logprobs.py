@@ -2,6 +2,9 @@
 
 A model with the attribute `logits_at_once` never holds the logits of more positions than that, neither in the forward pass nor
 in the backward pass, where they are computed again: with a large vocabulary they take more memory than everything else.
+
+A model with the attribute `shares_prompts` reads a prompt that several rows have once for all of them, as the sampler does: the
+completions then attend to its keys and values, and its gradient is the sum of theirs.
 """
 
 from typing import Any, Protocol
@@ -24,6 +27,9 @@ class PromptsAndCompletions(Protocol):
     def position_ids(self) -> Tensor: ...  # the same shape
 
     @property
+    def prompt_ids(self) -> Tensor: ...  # (batch, prompt_time)
+
+    @property
     def completion_ids(self) -> Tensor: ...  # (batch, time)
 
 
@@ -42,7 +48,7 @@ def label_logprobs(model: Any, batch: PromptsAndCompletions, labels: Tensor, tem
     """
     if getattr(model, "logits_at_once", None):
         return _chunked(model, completion_states(model, batch), labels, temperature)
-    return _gather(_completion_outputs(model, batch).logits[:, :-1], labels, temperature)
+    return _gather(_logits(model, batch)[0], labels, temperature)
 
 
 @torch.no_grad()
@@ -51,7 +57,7 @@ def likeliest_tokens(model: Any, batch: PromptsAndCompletions) -> Tensor:
     if at_once := getattr(model, "logits_at_once", None):
         head, states = model.get_output_embeddings(), completion_states(model, batch)
         return torch.cat([head(part).argmax(-1) for part in states.flatten(0, 1).split(at_once)]).view_as(batch.completion_ids)
-    return _completion_outputs(model, batch).logits[:, :-1].argmax(-1)
+    return _logits(model, batch)[0].argmax(-1)
 
 
 def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -59,14 +65,15 @@ def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, tem
     if getattr(model, "logits_at_once", None):
         states = completion_states(model, batch)
         return _chunked(model, states, batch.completion_ids, temperature), states.float()
-    outputs = _completion_outputs(model, batch, output_hidden_states=True)
-    time = batch.completion_ids.shape[1]
-    hidden = outputs.hidden_states[-1][:, -time - 1 : -1]
-    return _gather(outputs.logits[:, :-1], batch.completion_ids, temperature), hidden.float()
+    logits, hidden = _logits(model, batch, output_hidden_states=True)
+    return _gather(logits, batch.completion_ids, temperature), hidden.float()
 
 
 def completion_states(model: Any, batch: PromptsAndCompletions) -> Tensor:
     """The last hidden state that each completion token is predicted from: (batch, time, hidden)."""
+    if (prompts := _shared_prompts(model, batch)) is not None:
+        before, within = _read_in_two(model.base_model, batch, prompts)
+        return torch.cat([before.last_hidden_state[prompts, -1:], within.last_hidden_state], dim=1)
     outputs = model.base_model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
     )  # fmt: skip
@@ -74,15 +81,50 @@ def completion_states(model: Any, batch: PromptsAndCompletions) -> Tensor:
     return states
 
 
-def _completion_outputs(model: Any, batch: PromptsAndCompletions, **options: Any) -> Any:
-    return model(
+def _logits(model: Any, batch: PromptsAndCompletions, output_hidden_states: bool = False) -> tuple[Tensor, Any]:
+    """The logits of each completion token, (batch, time, vocabulary), and if asked for the hidden states behind them."""
+    time = batch.completion_ids.shape[1]
+    if (prompts := _shared_prompts(model, batch)) is not None:
+        before, within = _read_in_two(model, batch, prompts, output_hidden_states=output_hidden_states)
+        logits = torch.cat([before.logits[prompts, -1:], within.logits], dim=1)
+        if not output_hidden_states:
+            return logits, None
+        return logits, torch.cat([before.hidden_states[-1][prompts, -1:], within.hidden_states[-1]], dim=1)
+    outputs = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
-        logits_to_keep=batch.completion_ids.shape[1] + 1,  # the last prompt token predicts the first completion token
-        **options,
+        logits_to_keep=time + 1,  # the last prompt token predicts the first completion token
+        output_hidden_states=output_hidden_states,
     )
+    return outputs.logits[:, :-1], outputs.hidden_states[-1][:, -time - 1 : -1] if output_hidden_states else None
+
+
+def _shared_prompts(model: Any, batch: PromptsAndCompletions) -> Tensor | None:
+    """Which of the batch's distinct prompts each row has, (batch,), or None where reading them once would save little."""
+    if not getattr(model, "shares_prompts", False):
+        return None
+    distinct, prompts = torch.unique(batch.prompt_ids, dim=0, return_inverse=True)
+    spared = (len(prompts) - len(distinct)) * distinct.shape[1]
+    return prompts if spared >= batch.input_ids.numel() / 5 and batch.completion_ids.shape[1] > 1 else None
+
+
+def _read_in_two(network: Any, batch: PromptsAndCompletions, prompts: Tensor, **options: Any) -> tuple[Any, Any]:
+    """The network's outputs for each distinct prompt, and for all but the last token of each completion."""
+    time = batch.prompt_ids.shape[1]
+    first = (prompts == torch.arange(int(prompts.max()) + 1, device=prompts.device)[:, None]).int().argmax(1)
+    mask, positions = batch.attention_mask[:, :-1], batch.position_ids[:, :-1]
+    before = network(
+        input_ids=batch.prompt_ids[first], attention_mask=mask[first, :time], position_ids=positions[first, :time],
+        use_cache=True, **options,
+    )  # fmt: skip
+    before.past_key_values.batch_select_indices(prompts)
+    within = network(
+        input_ids=batch.completion_ids[:, :-1], attention_mask=mask, position_ids=positions[:, time:],
+        past_key_values=before.past_key_values, use_cache=True, **options,
+    )  # fmt: skip
+    return before, within
 
 
 def _chunked(model: Any, states: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -4,7 +4,16 @@ import copy
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
 
 from tasks.core.errors import InputError
 from tasks.models.batch import collate
@@ -106,3 +115,57 @@ def test_a_device_without_bfloat16_is_refused(model, monkeypatch):
 def test_the_running_sum_for_a_gpu_is_the_running_sum():
     values = torch.rand(3, 1300, dtype=torch.float64)
     torch.testing.assert_close(block_sums(values), values.cumsum(-1), atol=1e-12, rtol=1e-12)
+
+
+SHARED = [[5, 6, 7, 8, 9, 10, 11, 12], [10, 11], [5, 6, 7, 8, 9, 10, 11, 12], [10, 11], [10, 11], [13, 14, 15]]
+OF_SHARED = [[14, 2], [15, 16, 17, 18, 2], [19, 20, 21], [2], [22, 23, 24], [25, 26]]
+SMALL = {
+    "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3,
+}  # fmt: skip
+CONFIGS = {
+    "llama": LlamaConfig(**SMALL), "qwen3": Qwen3Config(**SMALL), "mistral": MistralConfig(sliding_window=4, **SMALL),
+    "gemma2": Gemma2Config(sliding_window=4, attn_implementation="eager", **SMALL),
+    "gpt2": GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2, n_positions=48, initializer_range=0.3),
+    "neox": GPTNeoXConfig(**SMALL),
+}  # fmt: skip
+
+
+def read(model, calls, **changed):
+    """What a pass gives, its gradients, and how many tokens the model read."""
+    model = settled(model, **changed)
+    model.get_input_embeddings().register_forward_hook(lambda layer, args, output: calls.append(args[0].numel()))
+    batch = collate(SHARED, OF_SHARED, 0, "cpu")
+    mask = batch.completion_mask
+    logprobs, hidden = completion_logprobs_and_hidden(model, batch, 0.7)
+    hidden = hidden * mask[..., None]
+    ((logprobs * mask * torch.tensor([1.0, -2.0, 3.0, 1.0, 2.0, -1.0])[:, None]).sum() + hidden.square().sum()).div(
+        10
+    ).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    return (logprobs.detach() * mask, hidden.detach(), likeliest_tokens(model, batch) * mask), gradients
+
+
+@pytest.mark.parametrize("changed", [{}, {"logits_at_once": 4}], ids=str)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_prompt_of_several_rows_is_read_once_with_the_same_values_and_gradients(config, changed, monkeypatch):
+    torch.manual_seed(0)
+    if config.model_type == "gemma2" and changed:
+        config.final_logit_softcapping = None
+    model, once, each = AutoModelForCausalLM.from_config(config).eval(), [], []
+    values, gradients = read(model, once, **changed)
+    monkeypatch.setattr("tasks.models.compute.has_plain_cache", lambda model: False)
+    expected, expected_gradients = read(model, each, **changed)
+    torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients, expected_gradients, atol=1e-5, rtol=1e-5)
+    assert once[:2] == [3 * 8, 6 * 4]
+    assert each[:1] == [6 * (8 + 5)]
+
+
+def test_prompts_are_read_in_each_row_where_that_costs_little_or_layers_are_computed_again(model):
+    for changed, prompts in (({}, PROMPTS), ({}, [[5]] * 3), ({"checkpointing": True}, [[5, 6, 7, 8, 9, 10, 11, 12]] * 3)):
+        policy, read = settled(model, **changed), []
+        policy.get_input_embeddings().register_forward_hook(lambda layer, args, output, read=read: read.append(args[0].shape))
+        batch = collate(prompts, COMPLETIONS, 0, "cpu")
+        completion_logprobs(policy, batch)
+        assert read == [batch.input_ids.shape]
