@@ -7,14 +7,13 @@ from pydantic import ValidationError
 from tasks.algorithms import ppo, raft
 from tasks.rl.kl import KlCoefficient
 from tests.project import PARAMS
-from tests.tasks.algorithms.test_micro_batches import Bench, folder
+from tests.tasks.algorithms.bench import Bench
 
 SMALL = PARAMS["policy"]["ppo"] | {"num_steps": 3, "learning_rate": 1.0e-2, "num_epochs": 3}
-__all__ = ["folder"]  # the fixture
 
 
-def trained(folder, tmp_path, **params):
-    bench = Bench(folder, tmp_path)
+def trained(random_models, tmp_path, **params):
+    bench = Bench(random_models, tmp_path)
     ppo.train(ppo.PpoConfig.model_validate(SMALL | params), bench)
     return bench
 
@@ -32,19 +31,19 @@ def test_the_coefficient_follows_the_kl_by_hand():
     assert list(found.state_dict()) == ["coef"]  # which a checkpoint keeps
 
 
-def test_ppo_with_a_target_moves_its_coefficient(folder, tmp_path):
-    near, far = (trained(folder, tmp_path, adaptive_kl_target=target).history for target in (1e-6, 1e6))
+def test_ppo_with_a_target_moves_its_coefficient(random_models, tmp_path):
+    near, far = (trained(random_models, tmp_path, adaptive_kl_target=target).history for target in (1e-6, 1e6))
     assert [row["policy/kl_coef"] for row in far] == pytest.approx([0.1 * 0.98**step for step in range(3)])
     assert near[2]["rollout/kl_mean"] > 1e-5
     assert near[2]["policy/kl_coef"] != far[2]["policy/kl_coef"]
-    assert all("policy/kl_coef" not in row for row in trained(folder, tmp_path).history)
+    assert all("policy/kl_coef" not in row for row in trained(random_models, tmp_path).history)
 
 
-def test_ppo_stops_its_epochs(folder, tmp_path):
+def test_ppo_stops_its_epochs(random_models, tmp_path):
     """A bound that is always reached leaves one epoch; one that never is leaves all."""
 
     def losses(**params):
-        return [row["loss/policy"] for row in trained(folder, tmp_path, **params).history]
+        return [row["loss/policy"] for row in trained(random_models, tmp_path, **params).history]
 
     assert losses(stop_approx_kl=1e-12) == losses(num_epochs=1) != losses()
     assert losses(stop_approx_kl=1e9) == losses()
@@ -55,9 +54,9 @@ def test_nothing_to_adapt_is_refused():
         ppo.PpoConfig.model_validate(SMALL | {"kl_coef": 0.0, "adaptive_kl_target": 1.0})
 
 
-def test_raft_is_watched_at_temperature_1(folder, tmp_path):
+def test_raft_is_watched_at_temperature_1(random_models, tmp_path):
     def first(temperature):
-        bench = Bench(folder, tmp_path)
+        bench = Bench(random_models, tmp_path)
         params = PARAMS["policy"]["raft"] | {"num_steps": 1, "temperature": temperature}
         raft.train(raft.RaftConfig.model_validate(params), bench)
         return bench.history[0]
