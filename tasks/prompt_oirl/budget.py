@@ -50,7 +50,8 @@ def order_of(chances: Array, success: Array, order: str) -> Rows:
 def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows) -> Played:
     """All (queries, prompts) but order. The leader of a tie is the answer that came first."""
     every = np.arange(len(order))
-    answers, right, costs, asked = (np.take_along_axis(table, order, axis=1) for table in (answers, right, costs, chances))
+    answers = np.take_along_axis(answers, order, axis=1)
+    right, costs, asked = (np.take_along_axis(table, order, axis=1) for table in (right, costs, chances))
     ease = logit(chances).mean(axis=1)
     states, of_leader = [], []
     for calls in range(1, order.shape[1] + 1):

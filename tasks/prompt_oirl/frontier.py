@@ -147,7 +147,7 @@ def mixture(played: Played, cost: float) -> tuple[Array, Array]:
     """(right, cost) of each query when a share of the queries stops one call earlier than the rest, at this mean cost."""
     sums = played.costs.cumsum(axis=1)
     means = sums.mean(axis=0)
-    upper = int(min(np.searchsorted(means, cost), len(means) - 1))
+    upper = min(int(np.searchsorted(means, cost)), len(means) - 1)
     lower = max(upper - 1, 0)
     share = 0.0 if upper == lower else float(np.clip((cost - means[lower]) / (means[upper] - means[lower]), 0, 1))
     right, costs = ((1 - share) * table[:, lower] + share * table[:, upper] for table in (played.right, sums))
