@@ -30,7 +30,8 @@ Accuracies are absent where the prompts have no answers. `contaminated` is 1 if 
 data: then every figure is flattered.
 
 reports/metrics.json gathers them, with those of the reward model and of Prompt-OIRL. reports/summary.json has one figure of
-each model, for `dvc metrics show` and `dvc exp show`: the sampled accuracy, or without answers the score.
+each, for `dvc metrics show` and `dvc exp show`: of SFT and the policies the sampled accuracy, or without answers the score; of
+the reward model its accuracy; of Prompt-OIRL the success of its choice.
 """
 
 from itertools import pairwise
@@ -123,6 +124,8 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
     write_json(stage.out("reports/metrics.json"), metrics)
     summary = {name: found.get("sampled_accuracy", found["score"]) for name, found in figures.items()}
+    leading = {"reward_model": "accuracy", "prompt_oirl": "success"}
+    summary |= {name: upstream[name][key] for name, key in leading.items() if key in upstream.get(name, {})}
     write_json(stage.out("reports/summary.json"), summary)
 
 

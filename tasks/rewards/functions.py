@@ -1,7 +1,7 @@
 """Rewards that need no model: functions of the completion's text, named like any other component of a score.
 
-A function takes the text and its numbers of params.yaml and returns a value from 0 to 1. To add one: write it, give its numbers
-a key in FunctionsConfig, and put it into FUNCTIONS.
+A function takes the text and its numbers of params.yaml and returns a value from 0 to 1. To add one: write it, give its
+numbers, if it has any, a key in FunctionsConfig, and put it into FUNCTIONS.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import Self
 
 from pydantic import FiniteFloat, PositiveInt, field_validator, model_validator
 
+from tasks.core import seeds
 from tasks.core.config import Config
 
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)*")  # an apostrophe inside belongs to it, a quotation mark around does not
@@ -79,9 +80,18 @@ def sentiment(text: str, config: FunctionsConfig) -> float:
     return 0.5 + (positive - negative) / (2 * (positive + negative + 1))
 
 
+def chance(text: str, config: FunctionsConfig) -> float:
+    """A number that says nothing about the text, always the same for the same text.
+
+    The control for what any training on chosen samples does, whatever the choice (Shao et al. 2025, "Spurious Rewards").
+    """
+    return seeds.derive(0, "chance", text) / 2**63
+
+
 FUNCTIONS: dict[str, Callable[[str, FunctionsConfig], float]] = {
     "length_band": length_band,
     "sentiment": sentiment,
+    "chance": chance,
 }
 
 

@@ -1,9 +1,20 @@
 """Rewards that are functions of the text, by hand."""
 
+import statistics
+
 import pytest
 from pydantic import ValidationError
 
-from tasks.rewards.functions import FUNCTIONS, FunctionsConfig, LengthBand, RewardConfig, Sentiment, length_band, sentiment
+from tasks.rewards.functions import (
+    FUNCTIONS,
+    FunctionsConfig,
+    LengthBand,
+    RewardConfig,
+    Sentiment,
+    chance,
+    length_band,
+    sentiment,
+)
 
 CONFIG = FunctionsConfig(
     length_band=LengthBand(shortest=4, longest=5),
@@ -42,6 +53,16 @@ def test_sentiment(text, value):
 @pytest.mark.parametrize("text", ["", "\n\n", "1 2 3", "glad " * 500, "sad " * 500, "�", "<s>"])
 def test_every_function_stays_between_0_and_1(text):
     assert all(0 <= function(text, CONFIG) <= 1 for function in FUNCTIONS.values())
+
+
+def test_chance_is_uniform_and_knows_nothing_of_the_text():
+    """Kolmogorov-Smirnov: the largest gap to the line is below 1.63 / √n at 1 %."""
+    texts = ["glad " * (number % 7) + str(number) for number in range(2000)]
+    values = [chance(text, CONFIG) for text in texts]
+    assert values == [chance(text, CONFIG) for text in texts]
+    assert max(abs(value - (rank + 0.5) / 2000) for rank, value in enumerate(sorted(values))) < 1.63 / 2000**0.5
+    lengths = [len(text) for text in texts]
+    assert abs(statistics.correlation(values, lengths)) < 3 / 2000**0.5
 
 
 @pytest.mark.parametrize(("part", "values", "says"), [
