@@ -42,6 +42,7 @@ MAKE = {
     "make deploy": "python -m flows.deploy",
     "make worker POOL=gpu": "python -m flows.worker gpu",
     "make bench-clock": "python -m tests.bench.clock",
+    "make gpu-check": "python3 -m tests.gpu.check",
 }
 COMMANDS = documented_commands()
 COMPARE, EXPERIMENTS, MAKES = (
