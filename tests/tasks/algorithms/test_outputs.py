@@ -187,10 +187,12 @@ def test_mlflow_has_params_and_metrics_by_step(project, stage):
 
 @pytest.mark.parametrize("stage", [*MODELS, "reward_model"])
 def test_mlflow_has_the_model(project, stage):
-    folder = MODELS.get(stage, "models/reward_model")
-    listed = {file.path for file in project.client().list_artifacts(project.receipt(stage)["run_id"], folder)}
-    assert f"{folder}/model.safetensors" in listed
-    assert f"{folder}/config.json" in listed
+    """As a LoggedModel of the run that trained it."""
+    folder, client = MODELS.get(stage, "models/reward_model"), project.client()
+    [made] = client.get_run(project.receipt(stage)["run_id"]).outputs.model_outputs
+    files = f"artifacts/{folder.rpartition('/')[2]}"
+    listed = {file.path for file in client.list_logged_model_artifacts(made.model_id, files)}
+    assert listed >= {f"{files}/model.safetensors", f"{files}/config.json"}
 
 
 @pytest.mark.parametrize("stage", ["policy@ppo-0", "policy@grpo-0", "policy@raft-0", "policy@rrhf-0"])
