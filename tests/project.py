@@ -31,7 +31,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "reduction": "token_mean",
         "adaptive_kl_target": None, "stop_approx_kl": None,
-        "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "entropy_coef": 0.0, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
     "ppo_max": ON_POLICY | {
