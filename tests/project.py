@@ -57,6 +57,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02,
         "kl_estimator": "k3", "kl_correction": False, "reduction": "token_mean", "surrogate": "clipped",
         "importance_level": "token", "clip_range_low": 0.2, "clip_range_high": 0.2, "max_ratio": None, "std_eps": 0.2,
+        "drop_equal_groups": False, "overlong_penalty_tokens": 0,
         "missing_eos_penalty": 0.5,
     },
     "dpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3},
