@@ -31,7 +31,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "reduction": "token_mean",
         "adaptive_kl_target": None, "stop_approx_kl": None,
-        "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "gamma": 1.0, "gae_lambda": 0.95,
+        "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "entropy_coef": 0.0, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
     "ppo_max": ON_POLICY | {
@@ -57,6 +57,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "num_steps": 25, "num_epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 3.0e-3, "kl_coef": 0.02,
         "kl_estimator": "k3", "kl_correction": False, "reduction": "token_mean", "surrogate": "clipped",
         "importance_level": "token", "clip_range_low": 0.2, "clip_range_high": 0.2, "max_ratio": None, "std_eps": 0.2,
+        "drop_equal_groups": False, "overlong_penalty_tokens": 0,
         "missing_eos_penalty": 0.5,
     },
     "dpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3},

@@ -12,6 +12,11 @@ Shao et al. 2024 (DeepSeekMath), equations 3 and 4. Its variants are params:
   surrogate          clipped: as above; cispo: −sg(clip(ρ, 1−ε_low, 1+ε_high)) Â log π (MiniMax-M1, 2025, with clip_range_low 1)
   reduction          sequence_mean: the paper's; token_mean: DAPO's; max_length_mean: that of Dr. GRPO (Liu et al. 2025)
   std_eps            null: the advantage is not divided by the std (Dr. GRPO)
+  drop_equal_groups  true: groups of equal rewards leave the loss and what it is divided by, the KL term included (dynamic
+                     sampling of DAPO, which also samples others in their place: that is left out here, so an optimizer step
+                     has fewer completions, and a step of the training whose groups are all equal changes nothing)
+  overlong_penalty_tokens    a completion's reward falls linearly, by 1 in all, over this many last tokens before
+                     task.max_new_tokens (DAPO, equation 13); 0: no penalty
   kl_correction      true: the KL term times ρ, so that its gradient is that of KL(π‖π_ref) (Tang & Munos 2025)
 
 How this differs from the paper
@@ -19,7 +24,8 @@ How this differs from the paper
     ever binds, and the variants of the ratio differ only after the first step on a rollout.
   - The sampler's log-probabilities serve as π_old.
   - std_eps is .2 here, not a tiny constant: with it a group whose completions are nearly equally good teaches little.
-  - A group of equal scores has zero advantage but still feels the KL term, which pulls it back to the reference.
+  - A group of equal rewards has zero advantage but still feels the KL term, which pulls it back to the reference, unless
+    drop_equal_groups is true.
 
 Metrics: those of tasks/training/monitor.py, and
   loss/policy, loss/kl      the two terms above, the second before its coefficient, mean over the updates of the step
@@ -32,10 +38,11 @@ Metrics: those of tasks/training/monitor.py, and
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tasks.core import seeds
 from tasks.core.config import Config, check_divides
+from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.generate import sample
@@ -43,7 +50,7 @@ from tasks.models.language import save_model
 from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
-from tasks.rl.advantages import group_advantages
+from tasks.rl.advantages import group_advantages, in_equal_group, overlong_penalty
 from tasks.rl.kl import kl_estimate
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
@@ -76,6 +83,8 @@ class GrpoConfig(Config):
     clip_range_high: PositiveFloat
     max_ratio: PositiveFloat | None
     std_eps: NonNegativeFloat | None
+    drop_equal_groups: bool
+    overlong_penalty_tokens: NonNegativeInt
     missing_eos_penalty: NonNegativeFloat
 
     @model_validator(mode="after")
@@ -102,6 +111,11 @@ class GrpoConfig(Config):
 
 def train(config: GrpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
+    if config.overlong_penalty_tokens > task.max_new_tokens:
+        raise InputError(
+            f"params.yaml: `policy.grpo.overlong_penalty_tokens` ({config.overlong_penalty_tokens}) must be at most "
+            f"task.max_new_tokens ({task.max_new_tokens})"
+        )
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
     scorer = load_scorer(stage, tokenizer, task)
     monitor = Monitor(stage, scorer, tokenizer)
@@ -121,14 +135,17 @@ def train(config: GrpoConfig, stage: Stage) -> None:
 
         ref_logprobs = reference_logprobs(reference, rollout, config.temperature)
         rewards = scores - config.missing_eos_penalty * ~rollout.finished
+        rewards = rewards - overlong_penalty(rollout.lengths, task.max_new_tokens, config.overlong_penalty_tokens)
         advantages = group_advantages(rewards, config.group_size, config.std_eps)[:, None]
+        dropped = in_equal_group(rewards, config.group_size) & config.drop_equal_groups
+        kept = (~dropped).nonzero()[:, 0]
 
         updates = []
         for epoch in range(config.num_epochs):
-            shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
-            for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, full_mask = torch.zeros(4, device=stage.device), mask[batch_rows]
-                for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
+            shuffled = torch.randperm(len(kept), generator=seeds.generator(stage.seed, "epoch", step, epoch))
+            for batch_rows in kept[shuffled.to(stage.device)].split(config.batch_size):
+                update, full_mask, batch = torch.zeros(4, device=stage.device), mask[batch_rows], rollout.select(batch_rows)
+                for indices, micro in batch.micro_batches(config.micro_batch_size) if len(kept) else ():
                     rows, time = batch_rows[indices], micro.time
                     logprobs = completion_logprobs(policy, micro, config.temperature)
                     ratio = importance_ratio(logprobs, micro.logprobs, micro.completion_mask, config.importance_level)

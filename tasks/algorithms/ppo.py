@@ -2,10 +2,14 @@
 
     R_t = −kl_coef · log(π/π_ref)(y_t), plus the score at the last token
     Â   = GAE(R, V), whitened
-    minimize  −min(ρ Â, clip(ρ, 1−ε, 1+ε) Â) + value_coef · ½ max((V−R̂)², (clip(V, V_old ± ε_v) − R̂)²)     per token
+    minimize  −min(ρ Â, clip(ρ, 1−ε, 1+ε) Â) + value_coef · ½ max((V−R̂)², (clip(V, V_old ± ε_v) − R̂)²)
+              − entropy_coef · H(π)                                                                        per token
 
 With adaptive_kl_target, kl_coef is where the weight of the KL starts; it then follows the KL of the rollouts (Ziegler et al.
 2019). With stop_approx_kl, no further epoch is made of a rollout once the last update's policy/approx_kl was above it.
+
+With entropy_coef above 0, a policy is paid for the entropy H of its choice of each completion token, so that it does not stop
+exploring too early (Mnih et al. 2016, section 4; Schulman et al. 2017, equation 9).
 
 Schulman et al. 2017 and 2016; with KL in the reward as in Ziegler et al. 2019 and Ouyang et al. 2022.
 
@@ -20,6 +24,7 @@ How this differs from Ouyang et al.
 
 Metrics: those of tasks/training/monitor.py, and
   loss/policy, loss/value   the two terms above (the second before value_coef), mean over the updates of the step
+  loss/entropy              H, before −entropy_coef, where that is above 0: here more is more exploration, not a worse fit
   policy/approx_kl          KL(π_old‖π) before each update, mean over them, estimator k3, in nats per token
   policy/clip_fraction      share of tokens whose ratio left [1−ε, 1+ε]
   value/explained_variance  1 − var(G − V)/var(G), G the sum of the rewards still to come and V from before the update: 0 for a
@@ -38,6 +43,7 @@ from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.architecture import width
+from tasks.models.compute import check_head
 from tasks.models.generate import sample
 from tasks.models.language import save_model
 from tasks.models.optimizer import Optimizer
@@ -46,7 +52,7 @@ from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.advantages import explained_variance, gae
 from tasks.rl.kl import KlCoefficient, kl_estimate
-from tasks.rl.logprobs import completion_logprobs_and_hidden
+from tasks.rl.logprobs import completion_entropy, completion_logprobs_and_hidden
 from tasks.rl.masking import reduce_tokens, whiten
 from tasks.rl.policy_losses import clip_fraction, clipped_policy_loss, clipped_value_loss
 from tasks.training.monitor import Monitor, Scored, reference_logprobs
@@ -76,6 +82,7 @@ class PpoConfig(Config):
     clip_range: PositiveFloat
     value_coef: PositiveFloat
     value_clip_range: PositiveFloat
+    entropy_coef: NonNegativeFloat
     gamma: PositiveFloat
     gae_lambda: NonNegativeFloat
     missing_eos_penalty: NonNegativeFloat
@@ -93,6 +100,8 @@ class PpoConfig(Config):
 def train(config: PpoConfig, stage: Stage) -> None:
     task = stage.params(TaskConfig)
     policy, reference, tokenizer, optimizer = open_policy(stage, stage.dep("models/sft"))
+    if config.entropy_coef:
+        check_head(policy, "policy.ppo.entropy_coef", "0.0")
     value_head = torch.nn.Linear(width(policy), 1, device=stage.device)
     torch.nn.init.zeros_(value_head.weight)
     torch.nn.init.zeros_(value_head.bias)
@@ -134,7 +143,7 @@ def train(config: PpoConfig, stage: Stage) -> None:
         for epoch in range(config.num_epochs):
             shuffled = torch.randperm(len(rollout), generator=seeds.generator(stage.seed, "epoch", step, epoch))
             for batch_rows in shuffled.to(stage.device).split(config.batch_size):
-                update, full_mask = torch.zeros(4, device=stage.device), mask[batch_rows]
+                update, full_mask = torch.zeros(5, device=stage.device), mask[batch_rows]
                 for indices, micro in rollout.select(batch_rows).micro_batches(config.micro_batch_size):
                     rows, time = batch_rows[indices], micro.time
                     logprobs, states = completion_logprobs_and_hidden(policy, micro, config.temperature)
@@ -147,20 +156,24 @@ def train(config: PpoConfig, stage: Stage) -> None:
                         clipped_value_loss(new_values, values[rows, :time], returns[rows, :time], config.value_clip_range),
                         micro.completion_mask, config.reduction, full_mask,
                     )  # fmt: skip
-                    (policy_loss + config.value_coef * value_loss).backward()
+                    entropy = torch.zeros_like(policy_loss)
+                    if config.entropy_coef:
+                        entropies = completion_entropy(policy, states, config.temperature)
+                        entropy = reduce_tokens(entropies, micro.completion_mask, config.reduction, full_mask)
+                    (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()
                     with torch.no_grad():
                         approx_kl = kl_estimate(micro.logprobs, logprobs, "k3")
                         clipped = clip_fraction(logprobs, micro.logprobs, config.clip_range)
                         approx_kl = reduce_tokens(approx_kl, micro.completion_mask, "token_mean", full_mask)
                         clipped = reduce_tokens(clipped, micro.completion_mask, "token_mean", full_mask)
-                        update += torch.stack([policy_loss, value_loss, approx_kl, clipped])
+                        update += torch.stack([policy_loss, value_loss, approx_kl, clipped, entropy])
                 grad_norm = optimizer.constant_step(step, config.learning_rate)
                 value_optimizer.constant_step(step, config.value_learning_rate)
                 updates.append(update)
             if config.stop_approx_kl and updates[-1][2] > config.stop_approx_kl:
                 break
 
-        policy_loss_mean, value_loss_mean, approx_kl, clipped = torch.stack(updates).mean(0)
+        policy_loss_mean, value_loss_mean, approx_kl, clipped, entropy_mean = torch.stack(updates).mean(0)
         _, outcomes = gae(rewards, torch.zeros_like(values), mask, config.gamma, gae_lambda=1.0)
         alarmed = monitor.log(step, Scored(rollout, ref_logprobs, scores, components), {
             "loss/policy": policy_loss_mean,
@@ -170,6 +183,7 @@ def train(config: PpoConfig, stage: Stage) -> None:
             "value/explained_variance": explained_variance(values, outcomes, mask),
             "train/grad_norm": grad_norm,
             **({"policy/kl_coef": kl_coef} if config.adaptive_kl_target else {}),
+            **({"loss/entropy": entropy_mean} if config.entropy_coef else {}),
         })  # fmt: skip
         if alarmed:
             break

@@ -30,7 +30,7 @@ class ComputeConfig(Config):
 def apply_settings(model: Any, settings: ComputeConfig) -> Any:
     """The model itself, which now computes as the settings say."""
     if settings.logits_at_once and model.get_output_embeddings():
-        _check_head(model)
+        check_head(model, "compute.logits_at_once", "null")
     model.rows_at_once, model.logits_at_once = settings.rows_at_once, settings.logits_at_once
     model.shares_prompts = has_plain_cache(model) and not settings.checkpointing  # a layer computed again would fill it twice
     if settings.precision == "bfloat16":
@@ -53,16 +53,19 @@ def at_once(model: Any, most: int) -> int:
 
 
 @torch.no_grad()
-def _check_head(model: Any) -> None:
-    """Refuse a model that does something between its output layer and its logits, such as scaling or capping them."""
+def check_head(model: Any, key: str, instead: str) -> None:
+    """Refuse a model that does something between its output layer and its logits, such as scaling or capping them.
+
+    key: what asks for logits straight from the output layer; instead: its value that does not.
+    """
     ids = torch.arange(4, device=model.device)[None]
     states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     if not torch.allclose(
         model.get_output_embeddings()(states), model(input_ids=ids, use_cache=False).logits, atol=1e-4, rtol=1e-4
     ):
         raise InputError(
-            f"params.yaml: `compute.logits_at_once`: {type(model).__name__} does not take its logits straight from its output "
-            "layer; write null"
+            f"params.yaml: `{key}`: {type(model).__name__} does not take its logits straight from its output layer; "
+            f"write {instead}"
         )
 
 

@@ -59,6 +59,8 @@ th:first-child, .prompts :is(th, td):nth-child(2), .choices :is(th, td),
 .choices .group th { padding-top: 1rem; color: var(--soft); }
 .choices th[scope=row] { max-width: 34em; }
 .alarms :is(td, th):is(:nth-child(3), :last-child) { text-align: left; }
+.params { min-width: 0; } .params :is(th, td) { text-align: left; padding-block: .15rem; }
+.params .data { min-width: 0; max-width: 26rem; }
 .fine { font-size: .8rem; }
 .missing { color: var(--soft); }
 .whisker { width: 200px; display: block; overflow: visible; }
@@ -128,7 +130,7 @@ $banner
 <main>
 $sections
 </main>
-<footer>Made from recorded files below <code>reports/</code> alone: the same files give the same bytes.</footer>
+<footer>Made from <code>params.yaml</code> and files below <code>reports/</code>: the same files give the same bytes.</footer>
 </body>
 </html>
 """)

@@ -1,4 +1,4 @@
-"""How much better than expected: advantages from rewards."""
+"""How much better than expected: advantages from rewards, and what a reward loses by length."""
 
 from typing import Any
 
@@ -44,8 +44,7 @@ def leave_one_out_advantages(rewards: Tensor, group_size: int) -> Tensor:
         raise ValueError(f"group_size {group_size}: a group needs at least 2 completions to compare")
     groups = rewards.view(-1, group_size)
     advantages = (groups - groups.mean(1, keepdim=True)) * (group_size / (group_size - 1))
-    equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
-    return torch.where(equal, 0.0, advantages).view(-1)
+    return torch.where(in_equal_group(rewards, group_size), 0.0, advantages.view(-1))
 
 
 def group_advantages(scores: Tensor, group_size: int, std_eps: float | None) -> Tensor:
@@ -60,8 +59,21 @@ def group_advantages(scores: Tensor, group_size: int, std_eps: float | None) -> 
     groups = scores.view(-1, group_size)
     centered = groups - groups.mean(1, keepdim=True)
     advantages = centered if std_eps is None else centered / (groups.std(1, keepdim=True) + std_eps)
-    equal = groups.amax(1, keepdim=True) == groups.amin(1, keepdim=True)
-    return torch.where(equal, 0.0, advantages).view(-1)
+    return torch.where(in_equal_group(scores, group_size), 0.0, advantages.view(-1))
+
+
+def in_equal_group(rewards: Tensor, group_size: int) -> Tensor:
+    """True for the completions of a group whose rewards are all equal, which says nothing of who is better: (batch,)."""
+    groups = rewards.view(-1, group_size)
+    return (groups.amax(1) == groups.amin(1)).repeat_interleave(group_size)
+
+
+def overlong_penalty(lengths: Tensor, max_tokens: int, tokens: int) -> Tensor:
+    """What a completion pays that is nearly cut off: DAPO, Yu et al. 2025, equation 13, as a positive number. (batch,)
+
+    From 0 up to max_tokens − tokens it rises linearly to 1 at max_tokens. lengths: (batch,). tokens 0: nobody pays.
+    """
+    return (lengths - (max_tokens - tokens)).clamp(min=0) / max(tokens, 1)
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,25 @@ def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, tem
     return _gather(logits, batch.completion_ids, temperature), hidden.float()
 
 
+def completion_entropy(model: Any, states: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of π(·|x, y_<t), (batch, time), in nats, from the states that `completion_logprobs_and_hidden` gives."""
+    head, at_once = model.get_output_embeddings(), getattr(model, "logits_at_once", None)
+
+    def part(states: Tensor) -> Tensor:
+        return token_entropy(head(states).float() / temperature)
+
+    if not at_once:
+        return part(states)
+    parts = [checkpoint(part, each, use_reentrant=False) for each in states.flatten(0, 1).split(at_once)]
+    return torch.cat(parts).view(states.shape[:2])
+
+
+def token_entropy(logits: Tensor) -> Tensor:
+    """−Σ π log π over the vocabulary, in nats: (…, vocabulary) to (…)."""
+    logprobs = logits.log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
 def completion_states(model: Any, batch: PromptsAndCompletions) -> Tensor:
     """The last hidden state that each completion token is predicted from: (batch, time, hidden)."""
     if (prompts := _shared_prompts(model, batch)) is not None:

@@ -12,6 +12,7 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
 from tasks.core.config import read_params
+from tasks.report.run.recorded import SHARED
 from tests.project import ALGORITHMS, STAGES, write_params
 from tests.rules.code import REPO, calls, closure, imports, modules, namespaces, tree, work_of
 from tests.rules.deps import DVC_YAML, generated
@@ -168,6 +169,12 @@ def test_params_cover_what_the_code_reads(stages):
             key for key in read if not any(key == known or key.startswith(f"{known}.") for known in params(stage))
         )
     assert {name: keys for name, keys in missing.items() if keys} == {}
+
+
+def test_the_report_runs_again_when_a_param_changes_that_it_shows(stages):
+    """Of whichever algorithm: it reads params.yaml itself."""
+    shown = [*SHARED, *(f"policy.{name}" for name in ALGORITHMS)]
+    assert [key for key in shown if not {key, key.partition(".")[0]} & params(stages["report"])] == []
 
 
 def test_a_stage_runs_under_its_own_name(stages):

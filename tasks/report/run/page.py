@@ -1,4 +1,4 @@
-"""The report: one self-contained page about a run, from recorded files only.
+"""The report: one self-contained page about a run, from recorded files and params.yaml only.
 
 It asks neither MLflow nor any model, fetches nothing, runs no script, and is the same to the byte for the same inputs. It
 says in words what the intervals allow to say. The charts also go to MLflow, each under its own name.
@@ -44,7 +44,7 @@ def page(recorded: Recorded, charts: dict[str, Figure]) -> str:
     flattered = {"prompts"} if recorded.prompt_oirl.contaminated else set()
     banner = PROMPTS_BANNER if recorded.prompt_oirl.contaminated else ""
     if recorded.contaminated:
-        flattered, banner = parts.keys() - {"validation", "tabular"}, BANNER
+        flattered, banner = parts.keys() - {"validation", "tabular", "params"}, BANNER
     parts |= {key: (parts[key][0], marked(parts[key][1])) for key in flattered}
     return fill(banner, escape(verdict(recorded.algorithms)), summary(recorded), parts)
 

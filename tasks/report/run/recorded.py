@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.core.config import policy_matrix
+from tasks.core.config import lookup, policy_matrix, read_params
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json, read_table
 from tasks.core.stage import Stage
 from tasks.report.prompt_oirl.proposals import Proposals, read_proposals
 from tasks.report.prompt_oirl.recorded import PromptOirl, read_prompt_oirl
 from tasks.report.recorded import Figures, History, read_history
+
+SHARED = ("runtime", "task", "adapter", "optimizer", "base_model", "sft", "reward_model", "reward")  # params of all policies
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Everything the page shows. feedback: of collect_preferences. histories: of base_model, sft, reward_model; empty
-    where nothing was trained."""
+    """Everything the page shows. params: by namespace. feedback: of collect_preferences. histories: of base_model, sft,
+    reward_model; empty where nothing was trained."""
 
     contaminated: bool
+    params: dict[str, dict[str, Any]]
     base_model: Figures
     sft: Figures
     cool_sft: Figures
@@ -78,6 +81,7 @@ def read(stage: Stage) -> Recorded:
     imitation = stage.dep("reports/imitation")
     return Recorded(
         contaminated=bool(metrics["contaminated"]) or any(verdict.get("contaminated") for verdict in verdicts.values()),
+        params={name: lookup(read_params(), name) for name in namespaces()},
         base_model=read_json(trained["base_model"] / "metrics.json"),
         sft=metrics["sft"],
         cool_sft=metrics["control"]["cool_sft"],
@@ -97,6 +101,11 @@ def read(stage: Stage) -> Recorded:
         horizons=read_table(imitation / "horizons.parquet"),
         verdicts=verdicts | {"validate_prompt_log": prompt_oirl.verdict},
     )
+
+
+def namespaces() -> list[str]:
+    """Of the params that the page shows: those of each algorithm, then those that all share."""
+    return [*dict.fromkeys(f"policy.{algorithm}" for algorithm, _ in policy_matrix()), *SHARED]
 
 
 def _table(file: Path) -> list[Row]:

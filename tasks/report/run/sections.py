@@ -9,7 +9,7 @@ from tasks.report import gates, tables
 from tasks.report.captions import grid
 from tasks.report.prompt_oirl import proposals, section
 from tasks.report.recorded import Figures
-from tasks.report.run import examples, tabular
+from tasks.report.run import examples, params, tabular
 from tasks.report.run.alarm_table import alarm_table
 from tasks.report.run.charts import on_policy, too_many
 from tasks.report.run.comparison import changed_answers, comparison
@@ -71,6 +71,7 @@ def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[s
         "tabular": ("Imitation on small chains", tabular.section(recorded, charts)),
         "validation": ("Data validation", gate_tables),
         "samples": ("Completions to read", _samples(recorded)),
+        "params": ("Params", params.section(recorded)),
         "reproduce": ("How to reproduce", REPRODUCE),
     }
 

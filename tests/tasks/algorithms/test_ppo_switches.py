@@ -1,10 +1,16 @@
-"""PPO's adaptive KL coefficient and its early stop; and that RAFT is watched at temperature 1. In memory, on a random model."""
+"""PPO's adaptive KL coefficient, early stop and entropy bonus; that RAFT is watched at temperature 1. In memory."""
+
+import shutil
 
 import pytest
 import torch
 from pydantic import ValidationError
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from tasks.algorithms import ppo, raft
+from tasks.core.errors import InputError
+from tasks.models.language import save_model
+from tasks.models.tokenizer import load_tokenizer
 from tasks.rl.kl import KlCoefficient
 from tests.project import PARAMS
 from tests.tasks.algorithms.bench import Bench
@@ -47,6 +53,29 @@ def test_ppo_stops_its_epochs(random_models, tmp_path):
 
     assert losses(stop_approx_kl=1e-12) == losses(num_epochs=1) != losses()
     assert losses(stop_approx_kl=1e9) == losses()
+
+
+def test_a_bonus_on_the_entropy_keeps_it(random_models, tmp_path):
+    """Starting from the same policy, whose entropy the sampler has measured; without a bonus none is computed or logged."""
+    paid, plain = (trained(random_models, tmp_path, entropy_coef=coef).history for coef in (1.0, 0.0))
+    assert paid[-1]["rollout/entropy"] > plain[-1]["rollout/entropy"] + 0.05
+    first = trained(random_models, tmp_path, num_steps=1, num_epochs=1, batch_size=32, entropy_coef=1.0).history[0]
+    assert first["loss/entropy"] == pytest.approx(first["rollout/entropy"], abs=1e-5)  # before its coefficient
+    assert all("loss/entropy" not in row for row in plain)
+
+
+def test_a_bonus_on_logits_that_are_capped_after_the_output_layer_is_refused(random_models, tmp_path):
+    """They are not what the layer says of the hidden states."""
+    tokenizer, capped = load_tokenizer(random_models / "models/tokenizer"), shutil.copytree(random_models, tmp_path / "capped")
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=8, intermediate_size=32, initializer_range=0.5, final_logit_softcapping=0.5,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    save_model(Gemma2ForCausalLM(config), tokenizer, capped / "models/sft")
+    with pytest.raises(InputError, match=r"`policy.ppo.entropy_coef`: Gemma2ForCausalLM does not take .*; write 0.0$"):
+        trained(capped, tmp_path, entropy_coef=0.01)
+    assert trained(capped, tmp_path, num_steps=1).history[0]["rollout/entropy"] > 0
 
 
 def test_nothing_to_adapt_is_refused():

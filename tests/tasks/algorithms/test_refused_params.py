@@ -24,6 +24,7 @@ from tests.project import PARAMS, write_params
     ("policy.grpo", {"micro_batch_size": 5}, "must be a multiple of micro_batch_size (5)"),
     ("policy.grpo", {"surrogate": "cispo", "max_ratio": 2.0}, "set max_ratio to null"),
     ("policy.grpo", {"surrogate": "cispo", "importance_level": "sequence_mean"}, "importance_level to token"),
+    ("policy.grpo", {"overlong_penalty_tokens": -1}, "`policy.grpo.overlong_penalty_tokens` is -1"),
     ("policy.grpo", {"max_ratio": 1.1}, "max_ratio (1.1) must be above 1 + clip_range_high"),
     ("policy.rloo", {"group_size": 1}, "at least 2 completions"),
     ("policy.rloo", {"batch_size": 24}, "rollout_batch_size (32) must be a multiple of batch_size (24)"),

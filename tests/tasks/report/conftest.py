@@ -11,7 +11,7 @@ from tasks.core.files import Row, write_json, write_table
 from tasks.report.drawing import house_style
 from tasks.report.run.charts import draw
 from tasks.report.run.page import page
-from tasks.report.run.recorded import Recorded, read
+from tasks.report.run.recorded import SHARED, Recorded, read
 from tasks.report.run.tabular import CLAIMS, METHODS
 from tests.project import write_params
 
@@ -49,6 +49,10 @@ class Run:
                 for i, name in enumerate(self.algorithms)
             },
         }  # fmt: skip
+        self.params: dict[str, dict[str, Any]] = {
+            name: {"num_steps": 40 + i, "learning_rate": 0.001 + i / 1000}
+            for i, name in enumerate([*(f"policy.{name}" for name in self.algorithms), *SHARED])
+        } | {"runtime": {"seed": 0, "threads": 1, "device": "cpu"}}
         models = ["sft", *(f"policy.{name}.{seed}" for name in self.algorithms for seed in seeds)]
         right = RIGHT | {name: RIGHT[list(RIGHT)[i % 4]] for i, name in enumerate(self.algorithms) if name not in RIGHT}
         self.completions: list[Row] = [
@@ -123,11 +127,10 @@ class Run:
 
     def write(self) -> "Run":
         reports = self.folder / "reports"
-        matrix = {"algorithms": self.algorithms, "seeds": self.seeds}
-        write_params(
-            self.folder,
-            {"runtime": {"seed": 0, "threads": 1, "device": "cpu"}, "policy": matrix, "report": {}, "report_prompts": {}},
-        )
+        policy = {name.partition(".")[2]: values for name, values in self.params.items() if name.startswith("policy.")}
+        shared = {name: values for name, values in self.params.items() if not name.startswith("policy.")}
+        policy |= {"algorithms": self.algorithms, "seeds": self.seeds}
+        write_params(self.folder, shared | {"policy": policy, "report": {}, "report_prompts": {}})
         write_json(reports / "metrics.json", self.metrics)
         for name, history in self.histories.items():
             (reports / name).mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,38 @@ def test_every_figure_stands_under_its_own_title(make_run: MakeRun) -> None:
             assert float(shown) == recorded[key], title
 
 
+def params_of(html: str) -> dict[str, dict[str, str]]:
+    """Key and value by namespace, as the page shows them."""
+    found = {}
+    for name, body in re.findall(r'<table class="params"><caption>(.*?)</caption>(.*?)</table>', html, re.DOTALL):
+        cells = r'<th scope="row"><code class="data">(.*?)</code></th><td><code class="data">(.*?)</code></td>'
+        found[name] = dict(re.findall(cells, body))
+    return found
+
+
+def test_every_param_stands_beside_its_key_in_its_namespace(make_run: MakeRun) -> None:
+    """Of the algorithms that run, each once however many seeds it has, and of what they share."""
+    run = make_run(seeds=(0, 1))
+    run.params["reward"] = {"weights": {"verifier": 0.25, "reward_model": 0.75}, "functions": {"mood": {"good": ["<b>", "é"]}}}
+    run.params["policy.grpo"] |= {"max_ratio": None, "kl_correction": True, "reduction": "token_mean"}
+    run.params["policy.unused"] = {"beta": 1.0}
+    expected = {name: {key: str(value) for key, value in values.items()} for name, values in run.params.items()}
+    expected["reward"] = {
+        "weights.verifier": "0.25", "weights.reward_model": "0.75",
+        "functions.mood.good": "[&quot;&lt;b&gt;&quot;, &quot;é&quot;]",
+    }  # fmt: skip
+    expected["policy.grpo"] |= {"max_ratio": "null", "kl_correction": "true"}
+    del expected["policy.unused"]
+    found = params_of(run.write().page())
+    assert found == expected
+    assert list(found)[:4] == ["policy.ppo", "policy.grpo", "policy.dpo", "runtime"]
+    run.params["policy.ppo"], run.params["policy.dpo"] = run.params["policy.dpo"], run.params["policy.ppo"]
+    assert params_of(run.write().page()) == expected | {
+        "policy.ppo": expected["policy.dpo"],
+        "policy.dpo": expected["policy.ppo"],
+    }
+
+
 def test_whiskers_grow_to_the_right() -> None:
     svg = whisker(SimpleNamespace(mean=0.2, low=-0.1, high=0.5, by_seed=(0.1, 0.3)), (-1.0, 1.0), "better")
     low, high = map(float, re.search(r"M([\d.]+) 9H([\d.]+)", svg).groups())

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tasks.rl.advantages import RunningMean, explained_variance, gae, group_advantages, leave_one_out_advantages
+from tasks.rl.advantages import (
+    RunningMean,
+    explained_variance,
+    gae,
+    group_advantages,
+    in_equal_group,
+    leave_one_out_advantages,
+    overlong_penalty,
+)
 from tests.reference import rl as slow
 
 
@@ -132,3 +140,16 @@ def test_running_mean_goes_on_where_a_checkpoint_left_it():
     for baseline in (whole, resumed):
         baseline.update(torch.tensor([5.0]))
     assert resumed.value == whole.value != 5.0
+
+
+def test_groups_of_equal_rewards_are_found():
+    """Three times 0.1, whose mean is not 0.1 in float32, is a group of equals too."""
+    rewards = torch.tensor([0.1, 0.1, 0.1, 1.0, 0.0, 1.0, -2.0, -2.0, -2.0, 0.0, 0.0, 1e-7])
+    assert in_equal_group(rewards, 3).tolist() == [True] * 3 + [False] * 3 + [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize(("tokens", "paid"), [(0, [0, 0, 0, 0, 0]), (4, [0, 0, 0.25, 0.75, 1]), (10, [0.1, 0.6, 0.7, 0.9, 1])])
+def test_overlong_penalty_by_hand(tokens, paid):
+    """Of 1, 6, 7, 9 and 10 tokens where 10 are allowed."""
+    found = overlong_penalty(torch.tensor([1, 6, 7, 9, 10]), 10, tokens)
+    assert found.tolist() == pytest.approx(paid)

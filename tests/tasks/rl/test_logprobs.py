@@ -1,11 +1,13 @@
 """Log-probabilities of completions in a padded batch equal those of each sequence alone under the full log-softmax."""
 
+import math
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from tasks.models.batch import collate
-from tasks.rl.logprobs import completion_logprobs, completion_logprobs_and_hidden
+from tasks.rl.logprobs import completion_entropy, completion_logprobs, completion_logprobs_and_hidden, token_entropy
 from tests.reference import rl as slow
 
 PROMPTS = [[5, 6, 7, 8, 9], [10], [11, 12, 13]]
@@ -47,3 +49,29 @@ def test_every_parameter_is_reached_by_the_gradient():
     batch = collate(PROMPTS, COMPLETIONS, 0, "cpu")
     (completion_logprobs(model, batch) * batch.completion_mask).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("model", models(), ids=["llama", "gpt2"])
+def test_entropy_is_that_of_the_whole_distribution_however_it_is_computed(model):
+    """For each completion alone, from the logits of one token after the other; and the same with few logits at once."""
+    batch = collate(PROMPTS, COMPLETIONS, 0, "cpu")
+    _, hidden = completion_logprobs_and_hidden(model, batch, 0.7)
+    fast = completion_entropy(model, hidden, 0.7)
+    for row, (prompt, completion) in enumerate(zip(PROMPTS, COMPLETIONS, strict=True)):
+        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1] / 0.7
+        expected = torch.distributions.Categorical(logits=logits).entropy()
+        torch.testing.assert_close(fast[row, : len(completion)], expected, atol=1e-5, rtol=0)
+    model.logits_at_once = 4
+    torch.testing.assert_close(completion_entropy(model, hidden, 0.7), fast)
+
+
+def test_entropy_by_hand():
+    """ln 4 of four equal choices, 0 of a sure one; of ¼ and ¾ the textbook's number, whose gradient is −π_i (log π_i + H)."""
+    logits = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [99.0, -99.0, -99.0, -99.0]]])
+    assert token_entropy(logits)[0].tolist() == pytest.approx([math.log(4), 0.0], abs=1e-6)
+    uneven = torch.tensor([[[0.0, math.log(3)]]], requires_grad=True)
+    entropy = token_entropy(uneven)
+    entropy.sum().backward()
+    assert entropy.item() == pytest.approx(0.5623351, abs=1e-6)
+    expected = [-p * (math.log(p) + 0.5623351) for p in (0.25, 0.75)]
+    assert uneven.grad[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
