@@ -17,7 +17,7 @@ from pydantic import Field
 
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row
+from tasks.core.files import Row, read_json
 from tasks.data.contamination import HeldOut, shared_grams
 from tasks.data.formats import fill
 from tasks.data.pinned import pinned_file, read_rows
@@ -97,6 +97,17 @@ def read_critics(path: Path) -> list[Row]:
         if column not in rows[0]:
             raise InputError(f"{file}: no column `{column}` (`critics` of {path}); there are {', '.join(rows[0])}")
     return rows
+
+
+def split_leaks(report: Path) -> bool:
+    """Whether the split has test questions in train, as the gate has found. Refused, unless params.yaml allows it.
+
+    report: the folder of the gate. Not to be asked by what divides the questions itself.
+    """
+    verdict = read_json(report / "verdict.json")
+    if refusal := verdict.get("refusal"):
+        raise InputError(refusal)
+    return bool(verdict["contaminated"])
 
 
 def prompt_ids(log: Sequence[Row]) -> tuple[list[str], list[str]]:

@@ -84,7 +84,11 @@ def validate_preferences(config: ValidatePreferencesConfig, stage: Stage) -> Non
 
 
 def validate_prompt_log(config: ValidatePromptLogConfig, stage: Stage) -> None:
-    """The log is read as the fit will read it, split included. Repeated calls that disagree are figures, not failures."""
+    """The log is read as the fit will read it, split included. Repeated calls that disagree are figures, not failures.
+
+    Test questions among the training questions do not stop this gate: experiments by folds do not use the split. What does use
+    it refuses such a log by the verdict (tasks/data/prompt_log.py, split_leaks).
+    """
     source = stage.params(PromptLogConfig)
     allow_contamination = stage.params(ValidateDataConfig).allow_contamination
     log = read_prompt_log(source, stage.dep(source.source))
@@ -93,7 +97,7 @@ def validate_prompt_log(config: ValidatePromptLogConfig, stage: Stage) -> None:
         stage.record(**repeats(log))
         return measure_prompt_log(log), []
 
-    decide(stage, {"prompt_log": log}, measure, config.expectations, allow_contamination)
+    decide(stage, {"prompt_log": log}, measure, config.expectations, allow_contamination, leaks_stop=False)
     stage.report("reports/validate_prompt_log")
 
 
@@ -103,11 +107,13 @@ def decide(
     measure: Callable[[], tuple[Tables, list[Row]]],
     expectations: str,
     allow_contamination: bool,
+    leaks_stop: bool = True,
 ) -> None:
     """Judge, record, and stop the pipeline with one sentence if the gate fails.
 
     First the tables as they are; only rows that are whole can be measured, so what `measure` gives (tables, and decoded
     examples) comes second. Contamination that is allowed does not stop the pipeline: the verdict and its readers say so.
+    leaks_stop: False leaves contamination that is not allowed to the readers, who find the sentence as `refusal`.
     """
     gate = Gate(stage.dep(expectations))
     findings = gate.judge(tables)
@@ -117,12 +123,15 @@ def decide(
         gate.refuse_unknown({**tables, **measured})
         findings += gate.judge(measured)
     failures = [finding for finding in findings if not finding.success]
-    contamination = {finding.subject: finding.failed for finding in failures if finding.is_contamination}
-    stopping = [finding for finding in failures if not (allow_contamination and finding.is_contamination)]
+    leaks = [finding for finding in failures if finding.is_contamination]
+    contamination = {finding.subject: finding.failed for finding in leaks}
+    refused = [finding for finding in failures if not (allow_contamination and finding.is_contamination)]
+    stopping = [finding for finding in refused if leaks_stop or not finding.is_contamination]
     verdict = {
-        "success": not stopping,
+        "success": not refused,
         "contaminated": bool(contamination),
         "contamination": contamination,
+        "refusal": sentence(refused, expectations) if refused else None,
         "expectations": [asdict(finding) for finding in findings],
         "examples": examples,
     }

@@ -26,11 +26,11 @@ from pydantic import PositiveFloat, PositiveInt
 from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
-from tasks.core.files import Row, read_json, write_json
+from tasks.core.files import Row, write_json
 from tasks.core.run import run
 from tasks.core.serving import save_served
 from tasks.core.stage import Stage
-from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
+from tasks.data.prompt_log import PromptLogConfig, read_prompt_log, split_leaks
 from tasks.models.compute import ComputeConfig
 from tasks.models.optimizer import OptimizerConfig
 from tasks.prompt_oirl import selector
@@ -65,7 +65,7 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     source = stage.params(PromptLogConfig)
     encoder = describe(stage.dep(config.encoder))
     rows = read_prompt_log(source, stage.dep(source.source))
-    contaminated = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
+    contaminated = split_leaks(stage.dep("reports/validate_prompt_log"))
     if config.learner == "finetune":  # its network is opened when the run has begun: what that reads is named before
         stage.params(ComputeConfig)
         stage.params(OptimizerConfig)

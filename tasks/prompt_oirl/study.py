@@ -8,7 +8,7 @@ published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of
             accuracy and precision on seen and unseen prompts, and the success of the choice among the training prompts, among
             the unseen ones, and among all. Where questions of the test part are also in train, this flatters: see the gate.
             All learners but `trees` score an unseen prompt as a weighted mean of the seen ones, so it never comes first, and
-            the choice among all is that among the seen.
+            the choice among all is that among the seen. `prompt_log.split: question` is refused.
 budget      More than one call for a query: success against calls and tokens, by five folds as in `honest`, of a log with
             completions (tasks/prompt_oirl/frontier.py).
 
@@ -19,7 +19,8 @@ over subsets
   curve/best_prompt, curve/random, curve/hindsight   of the subset: its best prompt on train, a random one, the best of
                                             single calls; oracle_success of the folds is by rates over all calls
   curve/<seen | unseen>_accuracy, _precision      of r̂ > 0.5 as a prediction of a right answer
-  contaminated                              of `published` alone, which uses the log's split; 0 for the folds
+  contaminated                              of `published` alone, which uses the log's split; the folds ask no
+                                            `validate_data.allow_contamination`
   single.<prompt_id>, self_critique         one prompt throughout; the answer the language model itself is surest of
 
   budget/success, budget/gain, budget/against_fixed   of the policy, with the mean calls of a hundred queries as the step
@@ -36,10 +37,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from tasks.core.config import Config
-from tasks.core.files import Row, read_json
+from tasks.core.errors import InputError
+from tasks.core.files import Row
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.data.prompt_log import PromptLogConfig, read_critics, read_prompt_log, related
+from tasks.data.prompt_log import PromptLogConfig, read_critics, read_prompt_log, related, split_leaks
 from tasks.prompt_oirl.encoders import HiddenStates, describe, lengths, refuse_too_long
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
 from tasks.prompt_oirl.frontier import Frontier, frontier_rows
@@ -78,8 +80,13 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     source = stage.params(PromptLogConfig)
     encoder = describe(stage.dep(config.encoder))
     log = stage.dep(source.source)
-    leaks = bool(read_json(stage.dep("reports/validate_prompt_log") / "verdict.json")["contaminated"])
-    contaminated = leaks and "published" in config.experiments
+    gate = stage.dep("reports/validate_prompt_log")
+    if "published" in config.experiments and source.split != "given":
+        raise InputError(
+            "params.yaml: prompt_oirl_study.experiments: `published` is the split of the log itself, and prompt_log.split is "
+            f"{source.split}; set it to given, or take `honest` instead of `published`"
+        )
+    contaminated = "published" in config.experiments and split_leaks(gate)
     rows = read_prompt_log(source, log) if config.experiments else []
     stage.tracker.tag("contaminated", str(contaminated).lower())
     if not rows:
@@ -119,8 +126,7 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         found |= {f"{name}.{key}": value for key, value in experiment.figures(done.folds[name]).items()}
     if by_subset:
         found |= {f"single.{name}": value for name, value in by_subset.single().items()}
-        critics = read_critics(log) if source.split == "given" else []  # they number its test calls
-        if (success := self_critique(rows, critics, by_subset.trained)) is not None:
+        if (success := self_critique(rows, read_critics(log), by_subset.trained)) is not None:
             found["self_critique"] = success
         tables |= {"curve": curve(done.subsets), "subsets": done.subsets}
         for row in tables["curve"]:

@@ -1,11 +1,13 @@
-"""validate_prompt_log as a process: the leak is refused with its count, and goes on only if the params say so, marked."""
+"""validate_prompt_log as a process: bad rows stop it; of a leak it leaves a refusal with its count, for what uses the split."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks.core.errors import InputError
 from tasks.core.files import Row, digest, read_json, write_table
+from tasks.data.prompt_log import split_leaks
 from tests.tasks.data.conftest import Workspace
 from tests.tasks.data.test_prompt_log import PLACES
 from tests.tasks.data.test_stages import last_run, succeed
@@ -44,17 +46,26 @@ def test_a_sound_log_passes(workspace: Workspace) -> None:
     assert last_run(workspace)[0].data.tags["contaminated"] == "false"
 
 
+def refusal(workspace: Workspace) -> str:
+    """What a stage that uses the split stops with."""
+    succeed(workspace, STAGE)
+    with pytest.raises(InputError) as refused:
+        split_leaks(workspace.folder / f"reports/{STAGE}")
+    return str(refused.value)
+
+
 def test_a_leak_is_refused_with_its_count_and_allowed_only_by_the_params(workspace: Workspace) -> None:
     rows = log()
     write(workspace, rows + [row | {"split": "train"} for row in rows[:6]])
-    sentence = workspace.refused(STAGE)
+    sentence = refusal(workspace)
     assert "overlap_prompt_log.same: 3 of 4 rows fail" in sentence
     assert "a test question is also a training question (row 0: in prompt_log row 24; " in sentence
     assert "set `prompt_log.split: question`, or `validate_data.allow_contamination: true` to go on, marked as such" in sentence
-    assert not (workspace.folder / "reports").exists()
+    assert (verdict(workspace)["success"], verdict(workspace)["contaminated"]) == (False, True)
     workspace.set("validate_data.allow_contamination", True)
     succeed(workspace, STAGE)
     assert (verdict(workspace)["success"], verdict(workspace)["contaminated"]) == (True, True)
+    assert split_leaks(workspace.folder / f"reports/{STAGE}")
     assert verdict(workspace)["contamination"] == {"overlap_prompt_log.same": 3, "overlap_prompt_log.near": 3}
     assert metrics(workspace)["contaminated_prompts"] == 3
     assert last_run(workspace)[0].data.tags["contaminated"] == "true"
@@ -123,7 +134,7 @@ def test_an_empty_log_has_nothing_to_judge(workspace: Workspace) -> None:
 def test_the_released_svamp_split_leaks_and_ours_does_not(workspace: Workspace, shared: Path) -> None:
     workspace.environment["REALIGN_SHARED"] = str(shared)
     workspace.set("prompt_log.source", "data/prompt_logs/svamp.yaml")
-    assert "overlap_prompt_log.same: 3777 of 3777 rows fail" in workspace.refused(STAGE)
+    assert "overlap_prompt_log.same: 3777 of 3777 rows fail" in refusal(workspace)
     workspace.set("prompt_log.split", "question")
     succeed(workspace, STAGE)
     found = metrics(workspace)

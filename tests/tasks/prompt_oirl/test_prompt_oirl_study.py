@@ -1,14 +1,19 @@
 """The experiments on a whole log: folds that do not leak, every subset of the prompts, means over them, and the stage."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from tasks.core.errors import InputError
-from tasks.core.files import read_json, read_table, write_table
-from tasks.data.prompt_log import prompt_ids, read_critics, related
+from tasks.core.files import read_json, read_table, write_json, write_table
+from tasks.data.prompt_log import PromptLogConfig, prompt_ids, read_critics, related
 from tasks.prompt_oirl import five_folds
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
 from tasks.prompt_oirl.published import Published, curve, self_critique
+from tasks.prompt_oirl.study import PromptOirlStudyConfig, study
+from tests.processes import REPO
 from tests.tasks.prompt_oirl.test_selector import PROMPTS, rows_of
 
 UNSEEN = {"other": "Think in small steps:"}
@@ -115,6 +120,40 @@ def test_the_file_of_a_log_names_its_critics(tmp_path, monkeypatch):
     log.write_text(f"log: {{file: log.parquet, critics: {{file: critics.parquet, sha256: {pin}, where: {{llm: a}}}}}}\n")
     [row] = read_critics(log)
     assert (row["prompt_id"], row["row"], row["confidence"]) == ("go", 0, 0.5)
+
+
+def studied(folder, rows, experiments, split="given", refusal=None):
+    """What the study of these rows records, called without a process. refusal: what the gate said of the split."""
+    write_table(folder / "log.parquet", rows)
+    write_json(folder / "reports/validate_prompt_log/verdict.json", {"contaminated": bool(refusal), "refusal": refusal})
+    found = SimpleNamespace(metrics={}, tables={})
+    stage = SimpleNamespace(
+        seed=0,
+        params=lambda _: PromptLogConfig(source="log.parquet", split=split, fold=0),
+        dep=lambda path: Path(path) if path.startswith("/") else folder / path,
+        tracker=SimpleNamespace(tag=lambda *_: None, metrics=lambda *_: None),
+        resume=lambda **_: None,
+        steps=range,
+        table=lambda *_: None,
+        record=lambda **metrics: found.metrics.update(metrics),
+        report=lambda _, tables: found.tables.update(tables),
+    )
+    encoder = str(REPO / "data/encoders/tfidf.yaml")
+    study(PromptOirlStudyConfig(experiments=experiments, encoder=encoder, learner="kernel", ks=[2]), stage)
+    return found
+
+
+def test_a_leaking_split_stops_what_uses_it_alone(rows, tmp_path):
+    """`refusal` is what params.yaml would have to allow; folds by question go on without."""
+    assert studied(tmp_path, rows, ["honest", "by_question"], refusal="3 of 4 rows fail").metrics["contaminated"] is False
+    with pytest.raises(InputError, match="3 of 4 rows fail"):
+        studied(tmp_path, rows, ["honest", "published"], refusal="3 of 4 rows fail")
+    assert studied(tmp_path, rows, ["published"]).tables["curve"][0]["k"] == 2
+
+
+def test_published_is_the_split_that_was_published(rows, tmp_path):
+    with pytest.raises(InputError, match=r"and prompt_log\.split is question; set it to given, or take `honest`"):
+        studied(tmp_path, rows, ["published"], split="question")
 
 
 def test_the_stage_records_folds_and_curve(project):
