@@ -25,9 +25,12 @@ def save_served(
     """
     from mlflow.models import infer_signature
     from mlflow.pyfunc import save_model
+    from mlflow.types.schema import AnyType, ColSpec, Schema
     from pandas import DataFrame
 
     asked, params, answered = DataFrame(example[0]), example[1], DataFrame(example[2])
+    signature = infer_signature(asked, answered, params)
+    signature.inputs = Schema([ColSpec(AnyType(), name) for name in asked])  # of a text MLflow would make a null the text None
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it advises on type hints
     warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer column")  # none of ours is ever missing
     save_model(
@@ -35,7 +38,7 @@ def save_served(
         python_model=str(script),
         artifacts={"folder": str(folder)},
         code_paths=[str(Path(__file__).parents[1])],
-        signature=infer_signature(asked, answered, params),
+        signature=signature,
         input_example=(asked, params),
         pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in packages],
     )
@@ -48,17 +51,37 @@ def serve(load: Callable[[Path], Answer]) -> None:
     from mlflow.pyfunc.model import PythonModel
     from pandas import DataFrame
 
+    class Refusal(MlflowException):
+        """A bare reason: before it the server would write the whole request."""
+
+        @property
+        def message(self) -> str:
+            return self.reason
+
+        @message.setter
+        def message(self, text: str) -> None:
+            self.reason: str = getattr(self, "reason", text)
+
     class Answers:
         def load_context(self, context: Any) -> None:
             self.answer = load(Path(context.artifacts["folder"]))
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would become the schema
             try:
-                return DataFrame(self.answer(model_input.to_dict(orient="records"), params or {}))
+                rows = model_input.to_dict(orient="records")
+                refuse_no_text(rows)
+                return DataFrame(self.answer(rows, params or {}))
             except InputError as error:
-                raise MlflowException.invalid_parameter_value(str(error)) from None
+                raise Refusal.invalid_parameter_value(str(error)) from None
 
     class Served(Answers, PythonModel):
         """Two classes, since MLflow advises against what it finds in one."""
 
     set_model(Served())
+
+
+def refuse_no_text(rows: list[Row]) -> None:
+    for number, row in enumerate(rows):
+        for name, value in row.items():
+            if not isinstance(value, str):
+                raise InputError(f"row {number}: `{name}` is null or no text; write one, or leave the row out")

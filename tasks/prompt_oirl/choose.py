@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
+from tasks.prompt_oirl.reference import Reference
 
 
 class Choosing(Protocol):
@@ -14,24 +15,31 @@ class Choosing(Protocol):
 
     prompts: Any  # prompt_id -> text
 
-    def probabilities(self, queries: Sequence[str]) -> Any: ...
+    def features(self, queries: Sequence[str]) -> Any: ...
+
+    def score(self, features: Any) -> Any: ...
 
     def unread(self, queries: Sequence[str]) -> list[int]: ...
 
 
-def load_selector(folder: Path) -> Choosing:
-    """Whatever the stage prompt_oirl has fitted into this folder."""
+def load_selector(folder: Path) -> tuple[Choosing, Reference]:
+    """Whatever the stage prompt_oirl has fitted into this folder, and what it kept of its log."""
     from tasks.prompt_oirl.finetune import FinetunedSelector
     from tasks.prompt_oirl.selector import Selector
 
-    return Selector.load(folder) if (folder / "selector.json").exists() else FinetunedSelector.load(folder)
+    selector = Selector.load(folder) if (folder / "selector.json").exists() else FinetunedSelector.load(folder)
+    return selector, Reference.load(folder / "reference.npz")
 
 
-def choose(selector: Choosing, queries: Sequence[Any], candidates: Sequence[str]) -> list[Row]:
-    """One row per query {prompt_id, prompt, probability, alternatives, unread_tokens}, alternatives from likely to unlikely.
+def choose(
+    selector: Choosing, reference: Reference, queries: Sequence[Any], candidates: Sequence[str], margin: float = 0.0
+) -> list[Row]:
+    """One row per query {prompt_id, prompt, probability, alternatives, unread_tokens, distance, far}.
 
-    unread_tokens: how many tokens at the end of the query the encoder's window left out; 0 if the whole query was read.
-    candidates: ids of the prompts to choose among. Raises InputError for unknown ids, for none at all, and for a blank query.
+    alternatives: from likely to unlikely. unread_tokens: how many tokens at the end of the query the encoder's window left out.
+    distance, far: see tasks/prompt_oirl/reference.py.
+    candidates: ids of the prompts to choose among. margin: how much more r̂ must promise of another prompt than of the best one
+    on average. Raises InputError for unknown ids, for none at all, for a margin that is no chance, and for a blank query.
     """
     known = list(selector.prompts)
     candidates = list(dict.fromkeys(candidates))
@@ -46,19 +54,27 @@ def choose(selector: Choosing, queries: Sequence[Any], candidates: Sequence[str]
             hint = f"did you mean {folded[close[0]]}?" if close else f"there are {', '.join(known)}"
             raise InputError(f"prompt {candidate!r} is not known; {hint}")
     for index, query in enumerate(queries):
-        if not isinstance(query, str) or not query.strip() or query == "None":  # so MLflow's server passes a null on
+        if not isinstance(query, str) or not query.strip():
             raise InputError(f"query {index} is blank or null; write one, or leave the row out")
+    if not 0 <= margin <= 1:
+        raise InputError(f"`margin` is {margin}; it is a difference of chances, from 0 to 1")
     if not queries:
         return []
-    chances = selector.probabilities(list(queries))[:, [known.index(candidate) for candidate in candidates]]
+    features = selector.features(list(queries))
+    chances = selector.score(features)[:, [known.index(candidate) for candidate in candidates]]
+    usual = max(candidates, key=lambda candidate: reference.success[candidate])
+    distances = reference.distances(features).round(3).tolist()
     return [
-        _row(dict(zip(candidates, map(float, row), strict=True)), selector.prompts) | {"unread_tokens": unread}
-        for row, unread in zip(chances, selector.unread(list(queries)), strict=True)
+        _row(dict(zip(candidates, map(float, row), strict=True)), selector.prompts, usual, margin)
+        | {"unread_tokens": unread, "distance": distance, "far": distance > 1}
+        for row, unread, distance in zip(chances, selector.unread(list(queries)), distances, strict=True)
     ]
 
 
-def _row(chances: dict[str, float], prompts: Any) -> Row:
+def _row(chances: dict[str, float], prompts: Any, usual: str, margin: float) -> Row:
     first, *others = sorted(chances, key=lambda candidate: -chances[candidate])
+    if chances[first] - chances[usual] < margin:
+        first, others = usual, [other for other in (first, *others) if other != usual]
     alternatives = [{"prompt_id": other, "probability": round(chances[other], 6)} for other in others]
     return {
         "prompt_id": first,

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.core import seeds
@@ -25,7 +23,7 @@ from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_prompts
 from tasks.models.tokenizer import load_tokenizer
-from tasks.prompt_oirl.answers import Answers
+from tasks.prompt_oirl.answers import Answers, Array
 
 
 class PromptReward(nn.Module):
@@ -40,7 +38,11 @@ class PromptReward(nn.Module):
 
     def forward(self, queries: Sequence[list[int]], prompts: Sequence[list[int]]) -> Tensor:
         """Logits of "this prompt gets this query right": (queries, prompts)."""
-        together = self.query_layer(self.embed(queries))[:, None] + self.prompt_layer(self.embed(prompts))[None]
+        return self.pairs(self.embed(queries), self.embed(prompts))
+
+    def pairs(self, queries: Tensor, prompts: Tensor) -> Tensor:
+        """The same, of embedded texts."""
+        together = self.query_layer(queries)[:, None] + self.prompt_layer(prompts)[None]
         return self.output(F.silu(together)).squeeze(-1)
 
     def embed(self, texts: Sequence[list[int]]) -> Tensor:
@@ -72,12 +74,20 @@ class FinetunedSelector:
         """How many tokens at the end of each query lie beyond the window."""
         return [max(0, length - self.window) for length in self.lengths(queries)]
 
-    @torch.no_grad()
-    def probabilities(self, queries: Sequence[str]) -> NDArray[np.floating[Any]]:
+    def probabilities(self, queries: Sequence[str]) -> Array:
         """(queries, prompts), in the order of `prompt_ids`. A query is read as far as the window goes: see `unread`."""
-        tokens, prompts = [ids[: self.window] for ids in self.tokens(queries)], self.tokens(list(self.prompts.values()))
-        pieces = [self.reward(tokens[i : i + 128], prompts) for i in range(0, len(tokens), 128)]
-        return np.asarray(torch.sigmoid(torch.cat(pieces)).cpu().numpy())
+        return self.score(self.features(queries))
+
+    @torch.no_grad()
+    def features(self, queries: Sequence[str]) -> Array:
+        tokens = [ids[: self.window] for ids in self.tokens(queries)]
+        return torch.cat([self.reward.embed(tokens[i : i + 128]) for i in range(0, len(tokens), 128)]).cpu().numpy()
+
+    @torch.no_grad()
+    def score(self, features: Array) -> Array:
+        prompts = self.reward.embed(self.tokens(list(self.prompts.values())))
+        chances = torch.sigmoid(self.reward.pairs(torch.from_numpy(features).to(prompts.device), prompts))
+        return chances.cpu().numpy()
 
     def save(self, folder: Path) -> None:
         """The encoder as a Hugging Face folder, the head as safetensors, the candidate prompts as JSON."""

@@ -40,6 +40,7 @@ from tasks.prompt_oirl.cost import cost_rows
 from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.finetune import finetune, start
+from tasks.prompt_oirl.reference import Reference
 from tasks.prompt_oirl.scores import calibration, choice_rows, prompt_rows
 
 PACKAGES = [
@@ -97,6 +98,7 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     choices = choice_rows(chances, test, best, query_ids)
     stage.table("choices", choices[:100])
     fitted.save(folder := stage.out("models/prompt_oirl"))
+    Reference.of(fitted.features(training.queries), training, stage.seed).save(folder / "reference.npz")
     listed = {"choices": choices, "prompts": prompt_rows(test, training), "calibration": bins}
     listed["cost"] = cost_rows(rows, test, chances.argmax(axis=1), best, fitted.lengths)
     stage.report("reports/prompt_oirl", listed)
@@ -130,11 +132,11 @@ def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
 
 def register(stage: Stage, folder: Path, queries: list[str]) -> None:
     """As a version of the MLflow model `prompt_oirl`, with an example of what it is asked and answers."""
-    fitted, figures = load_selector(folder), stage.metrics
-    candidates = {"candidates": list(fitted.prompts)}
-    answered = choose(fitted, queries, list(fitted.prompts))
+    (fitted, reference), figures = load_selector(folder), stage.metrics
+    params = {"candidates": list(fitted.prompts), "margin": 0.0}
+    answered = choose(fitted, reference, queries, list(fitted.prompts))
     champion = figures["gain_low"] > 0 and not figures["contaminated"]
-    example = ([{"query": query} for query in queries], candidates, answered)
+    example = ([{"query": query} for query in queries], params, answered)
     tags = {"contaminated": str(bool(figures["contaminated"])).lower(), "gain": f"{figures['gain']:+.4f}"}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "prompt_oirl"

@@ -45,8 +45,11 @@ class Selector:
 
     def probabilities(self, queries: Sequence[str], prompts: dict[str, str] | None = None) -> Array:
         """(queries, prompts), in the order of `prompt_ids`, or of other prompts by their texts."""
-        scored = self.score(self.encoder.encode(queries), list((prompts or {}).values()))
+        scored = self.score(self.features(queries), list((prompts or {}).values()))
         return scored if prompts is None else scored[:, len(self.prompts) :]
+
+    def features(self, queries: Sequence[str]) -> Array:
+        return self.encoder.encode(queries)
 
     def score(self, features: Array, others: Sequence[str] = ()) -> Array:
         """(queries, own prompts and then others), of features of this encoder. others: texts of prompts without any label."""

@@ -205,7 +205,7 @@ def test_verdicts_in_the_log_are_those_of_the_completion(project, log):
 
 def test_the_model_on_disk(project):
     folder = project.folder / "models/prompt_oirl"
-    assert {file.name for file in folder.iterdir()} == {"encoder", "head.safetensors", "prompts.json"}
+    assert {file.name for file in folder.iterdir()} == {"encoder", "head.safetensors", "prompts.json", "reference.npz"}
     assert read_json(folder / "prompts.json") == INSTRUCTIONS
     assert (folder / "encoder/model.safetensors").exists()
 

@@ -17,9 +17,14 @@ import pytest
 
 from tasks.core.errors import InputError
 from tasks.core.files import read_json
+from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.choose import choose
+from tasks.prompt_oirl.reference import Reference
+from tasks.prompt_oirl.selector import fit
 from tests.processes import ENVIRONMENT, PATIENCE, REPO, free_port, wait_until
 from tests.project import INSTRUCTIONS
+from tests.tasks.prompt_oirl.test_selector import PROMPTS as TWO
+from tests.tasks.prompt_oirl.test_selector import rows_of
 
 PROMPTS = {"go": "Go.", "stop": "Stop.", "ask": "Ask."}
 CHANCES = {"left": [0.9, 0.2, 0.5], "right": [0.1, 0.8, 0.5]}
@@ -29,52 +34,146 @@ QUERIES = ["left ab", "right ba"]
 def selector(prompts: dict[str, str] = PROMPTS) -> Any:
     return SimpleNamespace(
         prompts=prompts,
-        probabilities=lambda queries: np.array([CHANCES[query.split()[0]] for query in queries]),
+        features=lambda queries: np.array([[len(query), query.startswith("left")] for query in queries], dtype=float),
+        score=lambda features: np.array([CHANCES["left" if left else "right"] for _, left in features]),
         unread=lambda queries: [max(0, len(query.split()) - 4) for query in queries],
     )
 
 
+REFERENCE = Reference(np.array([[7.0, 1.0], [20.0, 0.0]]), unit=2.0, success={"go": 0.5, "stop": 0.6, "ask": 0.7})
+
+
 def test_the_likeliest_prompt_and_its_alternatives() -> None:
-    [left, right] = choose(selector(), QUERIES, list(PROMPTS))
+    [left, right] = choose(selector(), REFERENCE, QUERIES, list(PROMPTS))
     assert left == {
         "prompt_id": "go", "prompt": "Go.", "probability": 0.9,
         "alternatives": [{"prompt_id": "ask", "probability": 0.5}, {"prompt_id": "stop", "probability": 0.2}],
-        "unread_tokens": 0,
+        "unread_tokens": 0, "distance": 0.0, "far": False,
     }  # fmt: skip
     assert (right["prompt_id"], right["probability"]) == ("stop", 0.8)
 
 
 def test_what_the_window_left_out_is_told() -> None:
-    answered = choose(selector(), ["left ab", "left ab and two more words"], ["go"])
+    answered = choose(selector(), REFERENCE, ["left ab", "left ab and two more words"], ["go"])
     assert [each["unread_tokens"] for each in answered] == [0, 2]
 
 
+def test_a_query_unlike_those_of_the_log_is_told() -> None:
+    """By its length, of which two are a unit: 7 and 9 are near, 10 is far."""
+    near, edge, far = choose(selector(), REFERENCE, ["left ab", "left abcd", "left abcde"], ["go"])
+    assert [each["distance"] for each in (near, edge, far)] == [0.0, 1.0, 1.5]
+    assert [each["far"] for each in (near, edge, far)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("margin", "chosen"), [(0.0, "go"), (0.3, "go"), (0.5, "ask"), (1.0, "ask")])
+def test_the_best_prompt_is_left_for_a_margin_only(margin: float, chosen: str) -> None:
+    """Best on average is ask; r̂ promises .9 of go and .5 of ask."""
+    [left] = choose(selector(), REFERENCE, ["left ab"], list(PROMPTS), margin)
+    assert left["prompt_id"] == chosen
+    others = sorted({"go": 0.9, "ask": 0.5, "stop": 0.2}.items() - {(chosen, left["probability"])}, key=lambda each: -each[1])
+    assert [(other["prompt_id"], other["probability"]) for other in left["alternatives"]] == others
+
+
+def test_the_unit_is_what_the_log_is_used_to(tmp_path: Path) -> None:
+    """101 queries on a line, one apart but for the last, which is 5 away: 99 of 100 are within 1."""
+    line = np.array([[float(place)] for place in [*range(100), 104]])
+    table = Answers([""] * 101, PROMPTS, np.ones((101, 3)), np.ones((101, 3)) * 2)
+    reference = Reference.of(line, table, seed=0)
+    assert reference.unit == 1.0
+    assert reference.success == {"go": 0.5, "stop": 0.5, "ask": 0.5}
+    reference.save(tmp_path / "reference.npz")
+    again = Reference.load(tmp_path / "reference.npz")
+    assert again.distances(np.array([[3.0], [50.5], [110.0]])).tolist() == [0.0, 0.5, 6.0]
+    assert again.success == reference.success
+
+
 def test_only_candidates_are_chosen() -> None:
-    [left] = choose(selector(), ["left ab"], ["stop", "ask", "stop"])
+    [left] = choose(selector(), REFERENCE, ["left ab"], ["stop", "ask", "stop"])
     assert left["prompt_id"] == "ask"
     assert left["alternatives"] == [{"prompt_id": "stop", "probability": 0.2}]
-    assert choose(selector(), ["left ab"], ["stop"])[0]["alternatives"] == []
-    assert choose(selector(), [], ["stop"]) == []
+    assert choose(selector(), REFERENCE, ["left ab"], ["stop"])[0]["alternatives"] == []
+    assert choose(selector(), REFERENCE, [], ["stop"]) == []
 
 
 @pytest.mark.parametrize(("queries", "candidates", "says"), [
     (QUERIES, [], "`candidates` is empty; name at least one of go, stop, ask, or leave it out"),
     (QUERIES, ["go", "stpo"], "prompt 'stpo' is not known; did you mean stop?"),
     (QUERIES, ["GO"], "prompt 'GO' is not known; did you mean go?"),
-    (["None"], ["go"], "query 0 is blank or null"),
     (QUERIES, ["?"], "prompt '?' is not known; there are go, stop, ask"),
     (["left ab", " "], ["go"], "query 1 is blank"),
     ([None], ["go"], "query 0 is blank"),
 ])  # fmt: skip
 def test_what_cannot_be_chosen_is_one_sentence(queries: list[Any], candidates: list[str], says: str) -> None:
     with pytest.raises(InputError) as error:
-        choose(selector(), queries, candidates)
+        choose(selector(), REFERENCE, queries, candidates)
     assert str(error.value).startswith(says)
+
+
+def test_a_margin_is_a_difference_of_chances() -> None:
+    with pytest.raises(InputError, match="`margin` is 5; it is a difference of chances, from 0 to 1"):
+        choose(selector(), REFERENCE, QUERIES, ["go"], 5)
 
 
 def test_a_model_of_an_empty_log_says_so() -> None:
     with pytest.raises(InputError, match="knows no prompts"):
-        choose(selector({}), QUERIES, [])
+        choose(selector({}), REFERENCE, QUERIES, [])
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fitted choice on disk that needs no encoder, as the stage writes it."""
+    folder = tmp_path_factory.mktemp("words") / "prompt_oirl"
+    folder.mkdir()
+    answers = Answers.of(rows_of(60))
+    fitted = fit(answers, None, "kernel", seed=0)
+    fitted.save(folder)
+    Reference.of(fitted.features(answers.queries), answers, seed=0).save(folder / "reference.npz")
+    return folder
+
+
+def test_unknown_params_are_named_with_the_known_ones(words: Path) -> None:
+    from tasks.prompt_oirl.served import load
+
+    with pytest.raises(InputError, match="there is no param `candidate`; there are candidates, margin"):
+        load(words)([{"query": "How many apples?"}], {"candidate": ["plain"]})
+
+
+def test_a_story_is_near_and_a_poem_is_far(words: Path) -> None:
+    from tasks.prompt_oirl.served import load
+
+    asked = ["Ann has 21 apples and 33 pears. How many are there in total?", "Write me a poem about the sea"]
+    assert [each["far"] for each in load(words)([{"query": query} for query in asked], {})] == [False, True]
+
+
+def test_a_null_is_refused_and_the_word_none_is_not(words: Path, tmp_path: Path) -> None:
+    """As MLflow's server reads a request, without the HTTP; its message begins with the reason, not with the request."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc.scoring_server import invocations
+
+    from tasks.core.serving import save_served
+    from tasks.prompt_oirl.served import load
+
+    rows, params = [{"query": "How many apples?"}], {"candidates": list(TWO), "margin": 0.0}
+    script = REPO / "tasks/prompt_oirl/served.py"
+    save_served(tmp_path / "model", script, words, (rows, params, load(words)(rows, {})), ["mlflow"])
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+    def post(**body: Any) -> Any:
+        return invocations(json.dumps(body), "application/json", model, model.metadata.get_input_schema())
+
+    told = json.loads(post(inputs=[{"query": "None"}, {"query": "How many?"}], params={"margin": 1}).response)
+    assert told["predictions"] == load(words)([{"query": "None"}, {"query": "How many?"}], {"margin": 1.0})
+    for body, says in (
+        ({"inputs": [*rows, {"query": None}]}, "row 1: `query` is null or no text"),
+        ({"inputs": [{"query": None}]}, "row 0: `query` is null or no text"),
+        ({"dataframe_records": [*rows, {"query": None}]}, "row 1: `query` is null or no text"),
+        ({"inputs": rows, "params": {"candidates": ["pla"]}}, "prompt 'pla' is not known"),
+    ):
+        with pytest.raises(MlflowException) as refused:
+            post(**body)
+        assert refused.value.message.startswith(says)
+        assert refused.value.get_http_status_code() == 400
 
 
 def uri(project: Any) -> str:
@@ -213,6 +312,7 @@ def test_candidates_go_with_the_request(url: str) -> None:
     ({"inputs": [{"query": "left ab"}], "params": {"candidates": []}}, "`candidates` is empty"),
     ({"inputs": [{"query": "left ab"}], "params": {"candidates": ["stpo"]}}, "did you mean stop?"),
     ({"inputs": [{"query": "  "}]}, "query 0 is blank"),
+    ({"inputs": [{"query": None}]}, "row 0: `query` is null"),
     ({"inputs": [{"quest": "left ab"}]}, "missing inputs ['query']"),
 ])  # fmt: skip
 def test_a_bad_request_is_told_why(url: str, body: dict[str, Any], says: str) -> None:
