@@ -4,8 +4,8 @@
 file of data/prompt_logs (.yaml) that names a log outside the repository, pinned by its sha256.
 
 Needed are `query`, `prompt` and `correct`, under these names or by templates over the columns there are ("{question}");
-`query_id`, `prompt_id`, `completion` and `split` are taken where they are there. One row is one call of the model: a query that
-was asked again under the same prompt stands there again, and may well have been answered differently.
+`query_id`, `prompt_id`, `completion`, `split` and `cost` (of the call) are taken where they are there. One row is one call of
+the model: a query that was asked again under the same prompt stands there again, and may well have been answered differently.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from tasks.data.formats import fill
 from tasks.data.pinned import pinned_file, read_rows
 from tasks.data.splits import normalise
 
-LogColumn: TypeAlias = Literal["query_id", "prompt_id", "query", "prompt", "completion", "correct", "split"]
+LogColumn: TypeAlias = Literal["query_id", "prompt_id", "query", "prompt", "completion", "correct", "split", "cost"]
 
 REQUIRED: tuple[LogColumn, ...] = ("query", "prompt", "correct")
-OPTIONAL: tuple[LogColumn, ...] = ("query_id", "prompt_id", "completion", "split")
+OPTIONAL: tuple[LogColumn, ...] = ("query_id", "prompt_id", "completion", "split", "cost")
 LABELS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": None}
 COLUMNS = (*REQUIRED, *OPTIONAL)
 FOLDS = 5
@@ -66,7 +66,7 @@ class LogFileConfig(Config):
 
 
 def read_prompt_log(config: PromptLogConfig, path: Path) -> list[Row]:
-    """One row per call, with exactly the seven columns, `correct` as a bool (None where it is empty) and the split to use.
+    """One row per call, with exactly the eight columns, `correct` as a bool (None where it is empty) and the split to use.
 
     path: that of `config.source`. Raises InputError for a log that is missing, changed, not as described, or of one kind of
     answer only. An empty table, which is what collect_prompt_log writes for queries without answers, is returned as it is.
@@ -173,7 +173,7 @@ def _calls(rows: dict[int, Row], columns: dict[LogColumn, str], file: Path) -> l
     for index, row in rows.items():
         try:
             call: Row = {**dict.fromkeys(COLUMNS), **{name: fill(text, row) for name, text in templates.items()}}
-            call["correct"] = _label(call["correct"])
+            call["correct"], call["cost"] = _label(call["correct"]), _cost(call["cost"])
         except InputError as error:
             raise InputError(f"{file}, row {index}: {error}") from None
         calls.append(call)
@@ -186,6 +186,16 @@ def _label(text: str) -> bool | None:
     if text.casefold() not in LABELS:
         raise InputError(f"`correct` is {text[:40]!r}; it must be true or false, or 1 or 0")
     return LABELS[text.casefold()]
+
+
+def _cost(text: str | None) -> float | None:
+    try:
+        cost = float(text) if text else None
+    except ValueError:
+        cost = -1.0
+    if cost is not None and not 0 <= cost < float("inf"):
+        raise InputError(f"`cost` is {text!r}; it must be a number of at least 0")
+    return cost
 
 
 def _identify(calls: dict[int, Row], kind: str, file: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tasks.core import seeds
 from tasks.core.files import Row
 from tasks.data.prompt_log import prompt_ids
-from tasks.prompt_oirl.answers import Answers, folds
+from tasks.prompt_oirl.answers import Answers, Array, folds
 from tasks.prompt_oirl.encoders import HiddenStates
 from tasks.prompt_oirl.figures import figures
 from tasks.prompt_oirl.noise import noise_figures
@@ -50,6 +50,13 @@ class FiveFolds:
         queries = [self.answers.queries[row] for row in np.flatnonzero(self.fold == number)]
         chances = selector.score(selector.encoder.encode(queries), list(self.others.values()))
         return {"chances": chances.tolist(), "best": int(training.success.argmax())}
+
+    def chances(self, by_fold: Sequence[Row]) -> Array:
+        """Of the prompts with training calls: (queries, prompts)."""
+        chances = np.zeros((len(self.answers), len(self.answers.prompts)))
+        for number, found in enumerate(by_fold):
+            chances[self.fold == number] = np.array(found["chances"])[:, : chances.shape[1]]
+        return chances
 
     def figures(self, by_fold: Sequence[Row]) -> dict[str, float]:
         chances = np.zeros((len(self.answers), len(self.answers.prompts) + len(self.others)))

@@ -11,6 +11,7 @@ published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of
             the choice among all is that among the seen. `prompt_log.split: question` is refused.
 budget      More than one call for a query: success against calls and tokens, by five folds as in `honest`, of a log with
             completions (tasks/prompt_oirl/frontier.py).
+routing     The folds of `honest`, of a log with costs: what quality r̂ buys for a cost (tasks/prompt_oirl/routing.py).
 
 Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*, of seen prompts also the
 calibration errors ece and choice_ece, and where calls repeat those of tasks/prompt_oirl/noise.py; with K as the step the means
@@ -23,6 +24,7 @@ over subsets
                                             `validate_data.allow_contamination`
   single.<prompt_id>, self_critique         one prompt throughout; the answer the language model itself is surest of
 
+  routing.area, routing.apgr                with _low and _high, of the curve in routing.parquet
   budget/success, budget/gain, budget/against_fixed   of the policy, with the mean calls of a hundred queries as the step
 
 The report folder holds curve.parquet, subsets.parquet with one row per subset, frontier.parquet, frontier_queries.parquet with
@@ -46,8 +48,10 @@ from tasks.prompt_oirl.encoders import HiddenStates, describe, lengths, refuse_t
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
 from tasks.prompt_oirl.frontier import Frontier, frontier_rows
 from tasks.prompt_oirl.published import Published, curve, self_critique
+from tasks.prompt_oirl.routing import costs_of, routed, routing_figures
+from tasks.prompt_oirl.routing import curve as curve_of_costs
 
-KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list}
+KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list, "routing": related}
 
 
 class PromptOirlStudyConfig(Config):
@@ -55,7 +59,7 @@ class PromptOirlStudyConfig(Config):
 
     namespace = "prompt_oirl_study"
 
-    experiments: list[Literal["honest", "by_question", "published", "budget"]]
+    experiments: list[Literal["honest", "by_question", "published", "budget", "routing"]]
     encoder: str
     learner: Literal["kernel", "mlp", "mean", "trees"]
     ks: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -104,6 +108,8 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         for name, keys in KEYS.items()
         if name in config.experiments
     }
+    if "routing" in by_fold:
+        costs_of(rows, list(by_fold["routing"].answers.prompts))  # before the fits
     by_subset = Published(rows, model, config.learner, stage.seed, config.ks) if "published" in config.experiments else None
     frontier = None
     if "budget" in config.experiments:
@@ -124,6 +130,13 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     found: dict[str, float] = {"contaminated": contaminated}
     for name, experiment in by_fold.items():
         found |= {f"{name}.{key}": value for key, value in experiment.figures(done.folds[name]).items()}
+    if routing := by_fold.get("routing"):
+        chances, costs = routing.chances(done.folds["routing"]), costs_of(rows, list(routing.answers.prompts))
+        found |= {
+            f"routing.{key}": value for key, value in routing_figures(chances, routing.answers.rates, costs, stage.seed).items()
+        }
+        points = curve_of_costs(*routed(chances, routing.answers.rates, costs))
+        tables["routing"] = [{"cost": cost, "quality": quality} for cost, quality in points.tolist()]
     if by_subset:
         found |= {f"single.{name}": value for name, value in by_subset.single().items()}
         if (success := self_critique(rows, read_critics(log), by_subset.trained)) is not None:
