@@ -54,10 +54,10 @@ def test_a_micro_batch_that_does_not_divide_is_refused(algorithm):
         config_class.model_validate(lookup(PARAMS, config_class.namespace) | {"micro_batch_size": 5})
 
 
-def test_without_a_step_sft_publishes_the_base_model(folder, tmp_path, capsys):
+def test_without_a_step_sft_publishes_the_base_model(random_models, tmp_path, capsys):
     """As for an instruct model, whatever the length of the demonstrations."""
     values = lookup(PARAMS, "sft") | {"num_steps": 0}
-    sft.train(sft.SftConfig.model_validate(values), Bench(folder, tmp_path))
+    sft.train(sft.SftConfig.model_validate(values), Bench(random_models, tmp_path))
     assert "the base model is published unchanged" in capsys.readouterr().out
-    base, published = folder / "models/base", tmp_path / "models/sft"
+    base, published = random_models / "models/base", tmp_path / "models/sft"
     assert (published / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()

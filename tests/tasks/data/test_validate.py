@@ -63,7 +63,7 @@ def good_log() -> Tables:
     """Every training and every test query once under two prompts."""
     rows = [
         {"query_id": row["id"], "prompt_id": prompt_id, "query": row["query"], "prompt": text, "completion": None}
-        | {"correct": index % 3 == 0, "split": "train" if row["split"] == "train" else "test"}
+        | {"correct": index % 3 == 0, "split": "train" if row["split"] == "train" else "test", "cost": None}
         for index, row in enumerate(good()["prompts"])
         for prompt_id, text in (("short", "Be short."), ("steps", "Step by step."))
     ]
