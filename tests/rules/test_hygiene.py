@@ -55,6 +55,13 @@ def test_no_two_tests_of_a_file_share_a_name():
     assert len(names) == len(set(names))
 
 
+def test_no_two_test_files_share_a_name():
+    """pytest imports each by its bare name and stops at the second."""
+    names = [file.name for file in TESTS if file.name.startswith("test_")]
+    assert len(names) > 100
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_only_skip_is_for_absent_shared_data():
     skips = [
         (file.relative_to(REPO).as_posix(), function.name)
