@@ -40,7 +40,7 @@ def checkout(folder: Path) -> Path:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPO, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     for name in names:
-        if (REPO / name).is_file() and not name.startswith("tests/") and name != "dvc.lock":
+        if (REPO / name).is_file() and not name.startswith("tests/") and name not in ("dvc.lock", "environment.json"):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, target)
