@@ -1,6 +1,5 @@
 """The stages of dvc.yaml and their order, as DVC itself sees them. Nothing about the DAG is written down a second time."""
 
-import difflib
 import logging
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dvc.stage import Stage
 
 from flows.engine.lockfile import protect
 from tasks.core.config import PARAMS, policy_matrix, read_params
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 
 logging.getLogger("dvc").setLevel(logging.WARNING)  # the flow says itself what it restores
 
@@ -33,7 +32,7 @@ class Graph:
         wanted = {name for name in self.stages if name == target or name.partition("@")[0] == target}
         if not wanted:
             known = dict.fromkeys([*self.stages, *(name.partition("@")[0] for name in self.stages)])
-            raise InputError(f"dvc.yaml has no stage `{target}`{nearest(target, known)}")
+            raise InputError(f"dvc.yaml has no stage `{target}`{did_you_mean(target, known)}")
         for name in reversed(self.stages):
             if name in wanted:
                 wanted.update(self.upstream[name])
@@ -66,7 +65,7 @@ def open_repo() -> Iterator[Repo]:
 def read_graph(repo: Repo) -> Graph:
     """All stages that have a command. Files under `dvc add` are inputs like any other."""
     if PARAMS.exists() and "policy" in read_params():
-        policy_matrix()  # DVC has no sentence for a matrix that is none
+        policy_matrix()  # a malformed matrix gives a traceback of DVC
     graph = repo.index.graph  # edges go from a stage to the stages it needs
     place = {stage: number for number, stage in enumerate(repo.index.stages)}
     ordered = networkx.lexicographical_topological_sort(graph.reverse(copy=False), key=place.__getitem__)
@@ -76,12 +75,6 @@ def read_graph(repo: Repo) -> Graph:
         for name, stage in stages.items()
     }
     return Graph(stages, upstream)
-
-
-def nearest(name: str, known: Any) -> str:
-    """ "; did you mean `x`?", or nothing."""
-    close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
-    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def dotted(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -108,5 +101,5 @@ def _sentence(error: DvcException) -> str:
         text += f": {problem.error_message} in {'.'.join(map(str, problem.path))}"
     missing = re.search(r"Could not find '([\w.]+)'", text)
     if missing:
-        text += nearest(missing[1], dotted(read_params()))
+        text += did_you_mean(missing[1], dotted(read_params()))
     return text

@@ -21,10 +21,10 @@ from dvc.utils.serialize import load_path
 from dvc_data.hashfile.hash_info import HashInfo
 
 from flows.engine.explain import param_changes, some
-from flows.engine.graph import Graph, dotted, nearest
+from flows.engine.graph import Graph, dotted
 from flows.engine.lockfile import adopt
 from flows.engine.runcache import foreseen_hash, foreseen_outs, is_as_locked, overlaps, work_of
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 
 Action = Literal["cached", "restore", "run", "depends"]
 
@@ -126,7 +126,7 @@ def _params_hash(stage: Stage, dep: ParamsDependency, values: Any) -> HashInfo:
         inner = values
         for part in key.split("."):
             if not isinstance(inner, dict) or part not in inner:
-                near = nearest(key, dotted(values))
+                near = did_you_mean(key, dotted(values))
                 raise InputError(f"{dep}: missing key `{key}`, which stage {stage.addressing} reads{near}")
             inner = inner[part]
         found[key] = inner
@@ -155,7 +155,7 @@ def _read(path: str) -> Any:
 def _missing(stage: Stage, dep: Dependency) -> InputError:
     """An input that is not there and that no stage makes."""
     path = Path(str(dep))
-    near = nearest(path.name, [item.name for item in path.parent.glob("*")] if path.parent.is_dir() else [])
+    near = did_you_mean(path.name, [item.name for item in path.parent.glob("*")] if path.parent.is_dir() else [])
     return InputError(f"{path} is missing: stage {stage.addressing} reads it and no stage writes it{near}")
 
 

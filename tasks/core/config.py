@@ -4,7 +4,6 @@ An alignment run costs hours, so a typo must not train: an unknown key, a missin
 a sentence that names the key and the nearest known one.
 """
 
-import difflib
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import lru_cache
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, SerializerFunctionWrapH
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 
 PARAMS = Path("params.yaml")
 
@@ -84,7 +83,7 @@ def lookup(params: dict[str, Any], namespace: str, path: Path = PARAMS) -> dict[
     for part in namespace.split("."):
         walked.append(part)
         if not isinstance(values, dict) or part not in values:
-            hint = _nearest(part, values if isinstance(values, dict) else {})
+            hint = did_you_mean(part, values if isinstance(values, dict) else {})
             raise InputError(f"{path}: missing key `{'.'.join(walked)}`{hint}")
         values = values[part]
     if not isinstance(values, dict):
@@ -126,7 +125,7 @@ def _sentence(error: ValidationError, cls: type[Config], path: Path) -> str:
     name = str(first["loc"][-1]) if first["loc"] else ""
     match first["type"]:
         case "extra_forbidden":
-            says = f"unknown key `{key}`{_nearest(name, _known_keys(cls, first['loc'][:-1]))}"
+            says = f"unknown key `{key}`{did_you_mean(name, _known_keys(cls, first['loc'][:-1]))}"
             if name in constants(cls):
                 says = f"`{key}` is no choice, with this method it is always {getattr(cls, name)}"
         case "missing":
@@ -154,8 +153,3 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for inner in get_args(annotation):
         yield from _models(inner)
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, [str(key) for key in known], n=1)
-    return f"; did you mean `{close[0]}`?" if close else ""

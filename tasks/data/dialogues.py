@@ -4,12 +4,11 @@ Known are messages (role/content), ShareGPT (from/value) and transcripts ("\\n\\
 What no text can say, such as an image or the call of a tool, is refused. Turns stay turns until tasks/models renders them.
 """
 
-import difflib
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 from tasks.core.files import Row
 
 Turns: TypeAlias = list[Row]
@@ -107,8 +106,7 @@ def _turn(turn: Row, column: str) -> Row:
     if unwritten:
         raise InputError(f"`{column}`: a turn holds `{unwritten[0]}`, which is no text; leave such dialogues out")
     if role not in ROLES:
-        close = difflib.get_close_matches(role, ROLES, n=1)
-        raise InputError(f"`{column}`: unknown role {role!r}" + (f"; did you mean `{close[0]}`?" if close else ""))
+        raise InputError(f"`{column}`: unknown role {role!r}{did_you_mean(role, ROLES)}")
     return {"role": ROLES[role], "content": _text(turn, text, column)}
 
 

@@ -11,14 +11,13 @@ columns make which field, by templates like "{question}". The text of a data set
 Nothing that changes the meaning of a row is left out in silence: a column of MEANING that no field uses is refused.
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 from tasks.core.files import Row
 from tasks.data.dialogues import ASSISTANT, Turns, answered, parted, query_of, read_turns
 from tasks.models.text import MARK
@@ -290,7 +289,7 @@ def _recognise(columns: Sequence[str], file: str) -> Reader:
     for needed, reader in READERS.items():
         if set(needed) <= set(columns):
             return reader
-    nearest = max(READERS, key=lambda needed: sum(bool(difflib.get_close_matches(name, columns)) for name in needed))
+    nearest = max(READERS, key=lambda needed: sum(bool(did_you_mean(name, columns)) for name in needed))
     missing = next(name for name in nearest if name not in columns)
     known = " or ".join("/".join(needed) for needed in READERS)
     raise InputError(
@@ -370,5 +369,4 @@ def visible(text: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, [str(column) for column in known], n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; there are {', '.join(f'`{column}`' for column in known)}"
+    return did_you_mean(name, known) or f"; there are {', '.join(f'`{column}`' for column in known)}"

@@ -1,11 +1,10 @@
 """Queries in, for each the prompt to ask it with: what a fitted Prompt-OIRL model answers, here and over HTTP."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 from tasks.core.files import Row
 from tasks.prompt_oirl.reference import Reference
 
@@ -49,10 +48,8 @@ def choose(
         raise InputError(f"`candidates` is empty; name at least one of {', '.join(known)}, or leave it out to choose among all")
     for candidate in candidates:
         if candidate not in known:
-            folded = {name.casefold(): name for name in reversed(known)}
-            close = difflib.get_close_matches(candidate.casefold(), folded, n=1)
-            hint = f"did you mean {folded[close[0]]}?" if close else f"there are {', '.join(known)}"
-            raise InputError(f"prompt {candidate!r} is not known; {hint}")
+            hint = did_you_mean(candidate, known) or f"; there are {', '.join(known)}"
+            raise InputError(f"prompt {candidate!r} is not known{hint}")
     for index, query in enumerate(queries):
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"query {index} is blank or null; write one, or leave the row out")

@@ -16,9 +16,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.engine.graph import Graph, dotted, nearest
+from flows.engine.graph import Graph, dotted
 from tasks.core.config import PARAMS, read_params
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, did_you_mean
 
 SEED = "runtime.seed"
 ALL = "all"  # as the value of a list of namespaces, such as policy.algorithms: every one that there is
@@ -83,7 +83,7 @@ def make_sweep(
     known = list(dotted(values))
     for key in keys:
         if key not in known:
-            raise InputError(f"{PARAMS} has no key `{key}`{nearest(key, known)}")
+            raise InputError(f"{PARAMS} has no key `{key}`{did_you_mean(key, known)}")
     for key, choices in lists.items():
         if not choices:
             raise InputError(f"`{key}` has no values to take")

@@ -97,8 +97,8 @@ def test_only_candidates_are_chosen() -> None:
 
 @pytest.mark.parametrize(("queries", "candidates", "says"), [
     (QUERIES, [], "`candidates` is empty; name at least one of go, stop, ask, or leave it out"),
-    (QUERIES, ["go", "stpo"], "prompt 'stpo' is not known; did you mean stop?"),
-    (QUERIES, ["GO"], "prompt 'GO' is not known; did you mean go?"),
+    (QUERIES, ["go", "stpo"], "prompt 'stpo' is not known; did you mean `stop`?"),
+    (QUERIES, ["GO"], "prompt 'GO' is not known; did you mean `go`?"),
     (QUERIES, ["?"], "prompt '?' is not known; there are go, stop, ask"),
     (["left ab", " "], ["go"], "query 1 is blank"),
     ([None], ["go"], "query 0 is blank"),
@@ -310,7 +310,7 @@ def test_candidates_go_with_the_request(url: str) -> None:
 
 @pytest.mark.parametrize(("body", "says"), [
     ({"inputs": [{"query": "left ab"}], "params": {"candidates": []}}, "`candidates` is empty"),
-    ({"inputs": [{"query": "left ab"}], "params": {"candidates": ["stpo"]}}, "did you mean stop?"),
+    ({"inputs": [{"query": "left ab"}], "params": {"candidates": ["stpo"]}}, "did you mean `stop`?"),
     ({"inputs": [{"query": "  "}]}, "query 0 is blank"),
     ({"inputs": [{"query": None}]}, "row 0: `query` is null"),
     ({"inputs": [{"quest": "left ab"}]}, "missing inputs ['query']"),
