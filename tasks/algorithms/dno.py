@@ -37,7 +37,7 @@ from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.run import run
 from tasks.core.stage import Stage
-from tasks.models.batch import collate
+from tasks.models.batch import collate, micro_batches
 from tasks.models.generate import sample
 from tasks.models.language import frozen_copy, save_model
 from tasks.models.policy import open_policy
@@ -172,8 +172,8 @@ def train(config: DnoConfig, stage: Stage) -> None:
 
         chance = seeds.generator(stage.seed, "pairs", step)
         picked = [pairs[i] for i in torch.randperm(len(pairs), generator=chance)[: config.batch_size]]
-        size, parts = config.micro_batch_size or config.batch_size, []
-        for micro in (picked[i : i + size] for i in range(0, len(picked), size)):
+        parts = []
+        for micro in micro_batches(picked, config.micro_batch_size or config.batch_size):
             completions = [pair.chosen for pair in micro] + [pair.rejected for pair in micro]
             batch = collate([pair.prompt for pair in micro] * 2, completions, tokenizer.pad_token_id, stage.device)
             with torch.no_grad():

@@ -31,6 +31,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.batch import micro_batches
 from tasks.models.language import save_model
 from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
@@ -71,7 +72,7 @@ def train(config: DpoPositiveConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices, parts = next(order), []
-        for rows in pairs.micro_batches(indices, config.micro_batch_size or config.batch_size):
+        for rows in micro_batches(indices, config.micro_batch_size or config.batch_size):
             logratios = summed_logprobs(policy, pairs.batch(rows)) - ref_logprobs[rows].T.flatten()
             chosen, rejected = logratios.chunk(2)
             losses = dpo_positive_loss(chosen, rejected, config.beta, config.penalty_coef, config.penalty_in)

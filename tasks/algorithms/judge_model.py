@@ -93,7 +93,7 @@ class ComparisonSet:
         return len(self.first_is_better)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """(2 · indices, time): all in the one order, then all in the other."""
+        """(2 · comparisons, time): all in the one order, then all in the other."""
         rows = [*indices, *(len(self) + i for i in indices)]
         return collate([self.prompts[i] for i in rows], [self.verdicts[i] for i in rows], self.pad_id, self.device)
 

@@ -29,6 +29,7 @@ from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.batch import micro_batches
 from tasks.models.language import save_model
 from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
@@ -66,7 +67,7 @@ def train(config: OrpoConfig, stage: Stage) -> None:
     order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices, parts = next(order), []
-        for rows in pairs.micro_batches(indices, config.micro_batch_size or config.batch_size):
+        for rows in micro_batches(indices, config.micro_batch_size or config.batch_size):
             batch = pairs.batch(rows)
             chosen, rejected = (summed_logprobs(policy, batch) / batch.lengths).chunk(2)
             odds_losses = odds_ratio_loss(chosen, rejected)

@@ -43,7 +43,7 @@ Figures on held-out pairs and on fresh samples
                        mean over fresh samples; how well that of their margins tells pairs in the wrong order (½: not at all)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -63,7 +63,7 @@ from tasks.feedback.agreement import agreement_by_group, agreement_figures, cali
 from tasks.feedback.baseline import baseline_accuracy
 from tasks.feedback.judged import JudgedSet, agreement, held_out_agreement, judged_set
 from tasks.models.adapter import add_adapter, refuse_adapter
-from tasks.models.batch import Batch, PairSet
+from tasks.models.batch import Batch, PairSet, micro_batches
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.external import pinned
 from tasks.models.generate import sample
@@ -196,8 +196,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
         logged = []
         for member, order in zip(members, orders, strict=True):
             indices, parts = next(order), []
-            size = config.micro_batch_size or config.batch_size
-            for micro in (indices[i : i + size] for i in range(0, len(indices), size)):
+            for micro in micro_batches(indices, config.micro_batch_size or config.batch_size):
                 batch, share = training.batch(micro), len(micro) / len(indices)
                 scores = raw_scores(member.model, batch)
                 fit, centering, accuracy = judgement_loss(config, scores, training, micro)
@@ -268,7 +267,7 @@ def order_of(number: int, training: PairSet | JudgedSet, config: RewardModelConf
 
 
 def judgement_loss(
-    config: RewardModelConfig, scores: Tensor, training: Any, indices: list[int]
+    config: RewardModelConfig, scores: Tensor, training: Any, indices: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, centering term, accuracy) of a batch: scalars."""
     if config.loss == "bradley_terry":

@@ -5,13 +5,15 @@ Every completion then begins in the same column, so (batch, time) tensors of com
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from tasks.core.files import Row
 from tasks.models.text import encode_completions, encode_prompts
+
+AnyRow = TypeVar("AnyRow")
 
 
 @dataclass
@@ -108,17 +110,18 @@ class PairSet:
         return len(self.rows)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """(2 · indices, time)"""
+        """(2 · pairs, time)"""
         completions = [self.chosen[i] for i in indices] + [self.rejected[i] for i in indices]
         return collate([self.prompts[i] for i in indices] * 2, completions, self.pad_id, self.device)
-
-    def micro_batches(self, indices: Sequence[int], size: int) -> list[Sequence[int]]:
-        """The indices pairs in their order, so many at a time."""
-        return [indices[i : i + size] for i in range(0, len(indices), size)]
 
     def by_length(self, size: int) -> list[list[int]]:
         """Every pair once, as lists to give to `batch`; pairs of like length together."""
         return by_length(self.lengths, size)
+
+
+def micro_batches(rows: Sequence[AnyRow], size: int) -> Iterator[Sequence[AnyRow]]:
+    """The rows in their order, so many at a time."""
+    return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
