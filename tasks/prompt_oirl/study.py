@@ -11,7 +11,8 @@ published   Sun et al. 2024 (arXiv 2309.06553): the log's split, every subset of
             the choice among all is that among the seen. `prompt_log.split: question` is refused.
 budget      More than one call for a query: success against calls and tokens, by five folds as in `honest`, of a log with
             completions (tasks/prompt_oirl/frontier.py).
-routing     The folds of `honest`, of a log with costs: what quality r̂ buys for a cost (tasks/prompt_oirl/routing.py).
+routing     What quality r̂ buys for a cost (tasks/prompt_oirl/routing.py), by the folds of `honest`, of a log with costs. The
+            figures of `honest` come with it.
 
 Metrics, those of tasks/prompt_oirl/figures.py: honest.seen.*, honest.unseen.*, by_question.*, of seen prompts also the
 calibration errors ece and choice_ece, and where calls repeat those of tasks/prompt_oirl/noise.py; with K as the step the means
@@ -51,7 +52,7 @@ from tasks.prompt_oirl.published import Published, curve, self_critique
 from tasks.prompt_oirl.routing import costs_of, routed, routing_figures
 from tasks.prompt_oirl.routing import curve as curve_of_costs
 
-KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list, "routing": related}
+KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list}
 
 
 class PromptOirlStudyConfig(Config):
@@ -106,10 +107,9 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     by_fold: dict[str, FiveFolds] = {
         name: FiveFolds(rows, model, config.learner, stage.seed, keys)
         for name, keys in KEYS.items()
-        if name in config.experiments
+        if name in config.experiments or (name == "honest" and "routing" in config.experiments)
     }
-    if "routing" in by_fold:
-        costs_of(rows, list(by_fold["routing"].answers.prompts))  # before the fits
+    costs = costs_of(rows, list(by_fold["honest"].answers.prompts)) if "routing" in config.experiments else None
     by_subset = Published(rows, model, config.learner, stage.seed, config.ks) if "published" in config.experiments else None
     frontier = None
     if "budget" in config.experiments:
@@ -130,12 +130,10 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
     found: dict[str, float] = {"contaminated": contaminated}
     for name, experiment in by_fold.items():
         found |= {f"{name}.{key}": value for key, value in experiment.figures(done.folds[name]).items()}
-    if routing := by_fold.get("routing"):
-        chances, costs = routing.chances(done.folds["routing"]), costs_of(rows, list(routing.answers.prompts))
-        found |= {
-            f"routing.{key}": value for key, value in routing_figures(chances, routing.answers.rates, costs, stage.seed).items()
-        }
-        points = curve_of_costs(*routed(chances, routing.answers.rates, costs))
+    if costs is not None:
+        chances, rates = by_fold["honest"].chances(done.folds["honest"]), by_fold["honest"].answers.rates
+        found |= {f"routing.{key}": value for key, value in routing_figures(chances, rates, costs, stage.seed).items()}
+        points = curve_of_costs(*routed(chances, rates, costs))
         tables["routing"] = [{"cost": cost, "quality": quality} for cost, quality in points.tolist()]
     if by_subset:
         found |= {f"single.{name}": value for name, value in by_subset.single().items()}
