@@ -26,7 +26,7 @@ HIGHEST_PRICE = 1.0
 
 
 @dataclass(frozen=True)
-class Played:
+class Episodes:
     """What each query looks like after each number of calls."""
 
     states: Array  # (queries, calls, features)
@@ -47,7 +47,7 @@ def order_of(chances: Array, success: Array, order: str) -> Rows:
     return np.argsort(-by, axis=1, kind="stable")[:, :MOST]
 
 
-def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows) -> Played:
+def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows) -> Episodes:
     """All (queries, prompts) but order. The leader of a tie is the answer that came first."""
     every = np.arange(len(order))
     answers = np.take_along_axis(answers, order, axis=1)
@@ -69,59 +69,59 @@ def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows)
                 ease * ahead, following, ahead >= 2, ahead >= 3, ahead - second >= 2,
             ], axis=1)
         )  # fmt: skip
-    return Played(np.stack(states, axis=1), np.stack(of_leader, axis=1), costs)
+    return Episodes(np.stack(states, axis=1), np.stack(of_leader, axis=1), costs)
 
 
-def learn(played: Played, price: float, order: str = "success") -> Policy:
-    calls = played.right.shape[1]
-    stop = [ridge(played.states[:, n], played.right[:, n]) for n in range(calls)]
+def learn(episodes: Episodes, price: float, order: str = "success") -> Policy:
+    calls = episodes.right.shape[1]
+    stop = [ridge(episodes.states[:, n], episodes.right[:, n]) for n in range(calls)]
     go: list[Array] = []
-    value = played.right[:, -1]
+    value = episodes.right[:, -1]
     for n in reversed(range(calls - 1)):
-        beyond = value - price * played.costs[:, n + 1]
-        go.insert(0, ridge(played.states[:, n], beyond))
-        value = np.where(played.states[:, n] @ go[0] > played.states[:, n] @ stop[n], beyond, played.right[:, n])
+        beyond = value - price * episodes.costs[:, n + 1]
+        go.insert(0, ridge(episodes.states[:, n], beyond))
+        value = np.where(episodes.states[:, n] @ go[0] > episodes.states[:, n] @ stop[n], beyond, episodes.right[:, n])
     return Policy(order, np.array(stop), np.array(go).reshape(calls - 1, -1))
 
 
-def calls_of(policy: Policy, played: Played) -> Rows:
+def calls_of(policy: Policy, episodes: Episodes) -> Rows:
     """How many calls each query gets: (queries,)."""
-    number, asking = np.ones(len(played.right), dtype=int), np.ones(len(played.right), dtype=bool)
-    for n in range(played.right.shape[1] - 1):
-        asking = asking & (played.states[:, n] @ policy.go[n] > played.states[:, n] @ policy.stop[n])
+    number, asking = np.ones(len(episodes.right), dtype=int), np.ones(len(episodes.right), dtype=bool)
+    for n in range(episodes.right.shape[1] - 1):
+        asking = asking & (episodes.states[:, n] @ policy.go[n] > episodes.states[:, n] @ policy.stop[n])
         number[asking] = n + 2
     return number
 
 
-def replay(policy: Policy, played: Played) -> tuple[Array, Array]:
+def replay(policy: Policy, episodes: Episodes) -> tuple[Array, Array]:
     """(whether the answer is right, what it cost), (queries,) each."""
-    number, every = calls_of(policy, played), np.arange(len(played.right))
-    return played.right[every, number - 1], played.costs.cumsum(axis=1)[every, number - 1]
+    number, every = calls_of(policy, episodes), np.arange(len(episodes.right))
+    return episodes.right[every, number - 1], episodes.costs.cumsum(axis=1)[every, number - 1]
 
 
-def learn_within(budget: float, played: Played, order: str = "success") -> tuple[Policy, float]:
+def learn_within(budget: float, episodes: Episodes, order: str = "success") -> tuple[Policy, float]:
     """(the policy, its price): the lowest price at which the mean cost of the training queries stays within the budget."""
     low, high = 1e-4, HIGHEST_PRICE  # of the mean cost of a call
-    unit = played.costs.mean()
+    unit = episodes.costs.mean()
     for _ in range(ROUNDS):
         middle = float(np.sqrt(low * high))
-        cost = replay(learn(played, middle / unit, order), played)[1].mean()
+        cost = replay(learn(episodes, middle / unit, order), episodes)[1].mean()
         low, high = (middle, high) if cost > budget else (low, middle)
-    return learn(played, high / unit, order), high / unit
+    return learn(episodes, high / unit, order), high / unit
 
 
-def off_policy_value(policy: Policy, price: float, played: Played, seed: int) -> tuple[float, float]:
+def off_policy_value(policy: Policy, price: float, episodes: Episodes, seed: int) -> tuple[float, float]:
     """(estimate, its standard error) of what the policy is paid, from a log that stops after a random number of calls.
 
     Doubly robust (Dudík et al. 2011): the policy's own forecast, corrected by what was paid where the log went as far as the
     policy would, weighted by how seldom that is. Checked against the replay of the whole log, which needs no estimate.
     """
-    calls, every = played.right.shape[1], np.arange(len(played.right))
+    calls, every = episodes.right.shape[1], np.arange(len(episodes.right))
     logged = np.random.default_rng(seed).integers(1, calls + 1, len(every))
-    number = calls_of(policy, played)
-    first = played.states[:, 0]
+    number = calls_of(policy, episodes)
+    first = episodes.states[:, 0]
     forecast = np.maximum(first @ policy.stop[0], first @ policy.go[0]) if calls > 1 else first @ policy.stop[0]
-    paid = played.right[every, number - 1] - price * (played.costs.cumsum(axis=1)[every, number - 1] - played.costs[:, 0])
+    paid = episodes.right[every, number - 1] - price * (episodes.costs.cumsum(axis=1)[every, number - 1] - episodes.costs[:, 0])
     weight = (logged >= number) * calls / (calls - number + 1)
     estimates = forecast + weight * (paid - forecast)
     return float(estimates.mean()), float(estimates.std() / np.sqrt(len(every)))

@@ -25,7 +25,7 @@ from tasks.data.prompt_log import prompt_ids, related
 from tasks.prompt_oirl.answers import Answers, Array, Rows, folds
 from tasks.prompt_oirl.budget import (
     ORDERS,
-    Played,
+    Episodes,
     chances_of,
     learn_within,
     off_policy_value,
@@ -46,14 +46,14 @@ COMPARED = ("against_fixed", "against_fixed_low", "against_fixed_high", "value",
 
 
 @dataclass(frozen=True)
-class Told:
+class FoldData:
     """Some answered queries, and what a fold knows of them."""
 
     replies: Replies
     chances: Array  # (queries, prompts)
     costs: dict[str, Array]  # by unit, (queries, prompts)
 
-    def played(self, order: Rows, unit: str) -> Played:
+    def episodes(self, order: Rows, unit: str) -> Episodes:
         return play(self.replies.answers, self.replies.right, self.chances, self.costs[unit], order)
 
 
@@ -77,22 +77,22 @@ class Frontier:
 
     def of_fold(self, number: int) -> list[Row]:
         """One row per query of the fold, way, unit and budget: {query, way, unit, budget, right, cost, ...}."""
-        training, test = self.told(number)
+        training, test = self.training_and_test(number)
         success = self.success(number)
         best = int(success.argmax())
         rows = self._rows(test, "best prompt", "calls", None, test.replies.right[:, best], np.ones(len(test.replies.queries)))
         fixed = order_of(test.chances, success, "success")
         for unit in UNITS:
-            known = {order: training.played(order_of(training.chances, success, order), unit) for order in ORDERS}
+            known = {order: training.episodes(order_of(training.chances, success, order), unit) for order in ORDERS}
             usual = training.costs[unit][:, best].mean()
             for budget in BUDGETS:
-                found = [learn_within(budget * usual, played, order) for order, played in known.items()]
+                found = [learn_within(budget * usual, episodes, order) for order, episodes in known.items()]
                 policy, price = max(found, key=lambda each: replay(each[0], known[each[0].order])[0].mean())
-                played = test.played(order_of(test.chances, success, policy.order), unit)
-                right, cost = replay(policy, played)
+                episodes = test.episodes(order_of(test.chances, success, policy.order), unit)
+                right, cost = replay(policy, episodes)
                 seed = seeds.derive(self.seed, "stopped", number)
-                estimate, error = off_policy_value(policy, price, played, seed)
-                more = {"price": price, "estimate": estimate, "estimate_error": error, "first_cost": played.costs[:, 0]}
+                estimate, error = off_policy_value(policy, price, episodes, seed)
+                more = {"price": price, "estimate": estimate, "estimate_error": error, "first_cost": episodes.costs[:, 0]}
                 rows += self._rows(test, "policy", unit, budget, right, cost, more)
                 plain = play(test.replies.answers, test.replies.right, np.ones_like(test.chances), test.costs[unit], fixed)
                 rows += self._rows(test, "fixed order", unit, budget, *mixture(plain, float(cost.mean())))
@@ -107,7 +107,7 @@ class Frontier:
         logged = self.answers.of_rows(np.flatnonzero(self.fold != number)).success
         return np.where(self.known >= 0, logged[self.known], replied)
 
-    def told(self, number: int) -> tuple[Told, Told]:
+    def training_and_test(self, number: int) -> tuple[FoldData, FoldData]:
         """(the answered queries of the other folds, those of this one)"""
         others = np.flatnonzero(self.fold != number)
         half = folds([self.keys[self.answers.queries[row]] for row in others], 2, seeds.derive(self.seed, "half", number))
@@ -125,17 +125,17 @@ class Frontier:
         selector = fit(self.answers.of_rows(others), self.model, self.learner, seeds.derive(self.seed, "fit", number))
         judged = np.flatnonzero(self.reply_fold == number)
         fresh = selector.probabilities([queries[row] for row in judged])
-        return self._told(learned, chances, success, usual), self._told(judged, fresh, success, usual)
+        return self._fold_data(learned, chances, success, usual), self._fold_data(judged, fresh, success, usual)
 
-    def _told(self, rows: Rows, chances: Array, success: Array, usual: float) -> Told:
+    def _fold_data(self, rows: Rows, chances: Array, success: Array, usual: float) -> FoldData:
         replies = self.replies.of_rows(rows)
         costs = {"calls": np.ones_like(replies.tokens), "tokens": replies.tokens}
-        return Told(replies, chances_of(chances, self.known, success, usual), costs)
+        return FoldData(replies, chances_of(chances, self.known, success, usual), costs)
 
     def _rows(
-        self, told: Told, way: str, unit: str, budget: float | None, right: Array, cost: Array, more: Row | None = None
+        self, data: FoldData, way: str, unit: str, budget: float | None, right: Array, cost: Array, more: Row | None = None
     ) -> list[Row]:
-        found: Row = {"query": told.replies.queries, "right": right, "cost": cost} | (more or dict.fromkeys(OF_POLICY))
+        found: Row = {"query": data.replies.queries, "right": right, "cost": cost} | (more or dict.fromkeys(OF_POLICY))
         columns = {name: np.broadcast_to(values, len(right)).tolist() for name, values in found.items()}
         return [
             {"way": way, "unit": unit, "budget": budget} | dict(zip(columns, values, strict=True))
@@ -143,14 +143,14 @@ class Frontier:
         ]
 
 
-def mixture(played: Played, cost: float) -> tuple[Array, Array]:
+def mixture(episodes: Episodes, cost: float) -> tuple[Array, Array]:
     """(right, cost) of each query when a share of the queries stops one call earlier than the rest, at this mean cost."""
-    sums = played.costs.cumsum(axis=1)
+    sums = episodes.costs.cumsum(axis=1)
     means = sums.mean(axis=0)
     upper = min(int(np.searchsorted(means, cost)), len(means) - 1)
     lower = max(upper - 1, 0)
     share = 0.0 if upper == lower else float(np.clip((cost - means[lower]) / (means[upper] - means[lower]), 0, 1))
-    right, costs = ((1 - share) * table[:, lower] + share * table[:, upper] for table in (played.right, sums))
+    right, costs = ((1 - share) * table[:, lower] + share * table[:, upper] for table in (episodes.right, sums))
     return right, costs
 
 

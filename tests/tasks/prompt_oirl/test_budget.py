@@ -6,7 +6,7 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.prompt_oirl import frontier as frontiers
 from tasks.prompt_oirl.budget import (
-    Played,
+    Episodes,
     calls_of,
     chances_of,
     learn,
@@ -30,7 +30,7 @@ def count(texts):
     return [len(text.split()) for text in texts]
 
 
-def world(seed: int, queries: int = 4000) -> Played:
+def world(seed: int, queries: int = 4000) -> Episodes:
     """Each of four prompts knows the answer with the chance of the query, or errs at random."""
     chance = np.random.default_rng(seed)
     chances = np.tile(chance.uniform(0.2, 0.99, (queries, 1)), (1, 4))
@@ -42,8 +42,8 @@ def world(seed: int, queries: int = 4000) -> Played:
 
 def test_the_leader_by_hand():
     order = np.tile(np.arange(4), (2, 1))
-    played = play(ANSWERS, RIGHT, np.full((2, 4), 0.5), np.ones((2, 4)), order)
-    assert played.right.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]  # of a tie the first answer leads
+    episodes = play(ANSWERS, RIGHT, np.full((2, 4), 0.5), np.ones((2, 4)), order)
+    assert episodes.right.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]  # of a tie the first answer leads
     surer = play(ANSWERS, RIGHT, np.array([[0.9, 0.2, 0.3, 0.1]] * 2), np.ones((2, 4)), order)
     assert surer.right[0].tolist() == [0, 0, 0, 0]  # one sure prompt outweighs two unsure ones
 
@@ -55,10 +55,10 @@ def test_prompts_are_asked_by_success_or_by_chance():
 
 
 def test_a_free_call_is_always_made_and_a_dear_one_never():
-    played = world(0)
-    assert calls_of(learn(played, price=2.0), played).max() == 1
-    free = replay(learn(played, price=0.0), played)
-    assert free[0].mean() > played.right[:, 0].mean() + 0.03
+    episodes = world(0)
+    assert calls_of(learn(episodes, price=2.0), episodes).max() == 1
+    free = replay(learn(episodes, price=0.0), episodes)
+    assert free[0].mean() > episodes.right[:, 0].mean() + 0.03
     assert free[1].mean() > 2
 
 
@@ -89,11 +89,11 @@ def test_ridge_leaves_the_constant_free():
 
 
 def test_between_two_numbers_of_calls_a_share_of_the_queries_gets_one_more():
-    played = play(ANSWERS, RIGHT, np.ones((2, 4)), np.ones((2, 4)), np.tile(np.arange(4), (2, 1)))
-    right, cost = mixture(played, 2.25)
+    episodes = play(ANSWERS, RIGHT, np.ones((2, 4)), np.ones((2, 4)), np.tile(np.arange(4), (2, 1)))
+    right, cost = mixture(episodes, 2.25)
     assert cost.tolist() == [2.25, 2.25]
     assert right.tolist() == [0.25, 1.0]
-    assert mixture(played, 99.0)[1].tolist() == [4.0, 4.0]
+    assert mixture(episodes, 99.0)[1].tolist() == [4.0, 4.0]
 
 
 def test_a_prompt_without_training_calls_is_scored_by_its_success_and_the_ease_of_the_query():
