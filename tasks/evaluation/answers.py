@@ -12,12 +12,13 @@ Judge: TypeAlias = Literal["verifier", "reward_model"]
 
 @dataclass
 class Answers:
-    """One entry per prompt. Of the greedy completion: greedy, greedy_scores; of the first sampled one: all but `sampled`."""
+    """One entry per prompt. Of the greedy completion: greedy, greedy_scores; of every sampled one: sampled, sampled_scores; of
+    the first sampled one: the rest."""
 
     greedy: list[str]
     sampled: list[list[str]]
     greedy_scores: list[float]
-    sampled_scores: list[float]
+    sampled_scores: list[list[float]]
     kl: list[float]
     base_nll: list[float]  # of the whole completion under the base model, in nats
     entropy: list[float]  # summed over its tokens, in nats

@@ -8,10 +8,9 @@ from tasks.core import seeds
 from tasks.core.files import Row
 from tasks.core.stage import Stage
 from tasks.core.statistics import paired_bootstrap
-from tasks.evaluation.answers import num_right
+from tasks.evaluation.answers import Answers, num_right
 from tasks.models.compute import at_once
 from tasks.models.generate import ROWS_AT_ONCE, Rollout, sample
-from tasks.models.reward import standardised_scores
 from tasks.models.text import TaskConfig, decode
 from tasks.training.prompts import Prompt
 
@@ -48,23 +47,13 @@ def cool_samples(
     return in_groups(texts, samples_per_prompt), entropy / tokens
 
 
-def best_of_n(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], reward_model: Any, samples_per_prompt: int, bootstrap_samples: int,
-    task: TaskConfig, stage: Stage,
-) -> list[Row]:  # fmt: skip
+def best_of_n(answers: Answers, prompts: Sequence[Prompt], verifier: str, bootstrap_samples: int, seed: int) -> list[Row]:
     """A row for each n: score and right answers of the sample that the reward model likes best of n of the model's."""
-    texts: list[str] = []
-    scores: list[float] = []
-    for _, rollout in rollouts(model, tokenizer, [prompt.ids for prompt in prompts], 1.0, samples_per_prompt, task, stage):
-        texts += [decode(tokenizer, ids) for ids in rollout.completions()]
-        scores += standardised_scores(reward_model, rollout, tokenizer).tolist()
-    grouped = in_groups(scores, samples_per_prompt)
     right = [
-        num_right([[text] for text in group], [prompt] * samples_per_prompt, task.verifier)
-        for group, prompt in zip(in_groups(texts, samples_per_prompt), prompts, strict=True)
+        num_right([[text] for text in texts], [prompt] * len(texts), verifier)
+        for texts, prompt in zip(answers.sampled, prompts, strict=True)
     ]
-    chance = seeds.derive(stage.seed, "bootstrap")
-    return best_of_rows(grouped, right if all(right) else [], bootstrap_samples, chance)
+    return best_of_rows(answers.sampled_scores, right if all(right) else [], bootstrap_samples, seed)
 
 
 def best_of_rows(

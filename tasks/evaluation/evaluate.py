@@ -50,7 +50,7 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
-from tasks.evaluation.controls import best_of_n, cool_samples, rollouts
+from tasks.evaluation.controls import best_of_n, cool_samples, in_groups, rollouts
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
@@ -115,9 +115,7 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
         "completions": completion_rows(written, prompts, task.verifier),
         "kinds": kind_rows(written, prompts, task.verifier, config.bootstrap_samples, chance),
         "matrix": matrix_rows(written, prompts, config.judge, task.verifier, config.bootstrap_samples, chance),
-        "best_of_n": best_of_n(
-            reference, tokenizer, prompts, reward_model, config.samples_per_prompt, config.bootstrap_samples, task, stage
-        ),
+        "best_of_n": best_of_n(written["sft"], prompts, task.verifier, config.bootstrap_samples, chance),
     }
     for name, rows in tables.items():
         stage.table(name, rows[:200])
@@ -144,11 +142,12 @@ def answer(
     for begin, rollout in rollouts(model, tokenizer, ids, 1.0, samples_per_prompt, task, stage):
         asked = ids[begin : begin + len(rollout.completions()) // samples_per_prompt]
         texts = [decode(tokenizer, ids) for ids in rollout.completions()]
-        answers.sampled += [texts[i : i + samples_per_prompt] for i in range(0, len(texts), samples_per_prompt)]
+        answers.sampled += in_groups(texts, samples_per_prompt)
+        scores = standardised_scores(reward_model, rollout, tokenizer).tolist()
+        answers.sampled_scores += in_groups(scores, samples_per_prompt)
         first = rollout.select(slice(None, None, samples_per_prompt)).trimmed()
         greedy_batch = collate(asked, best[begin : begin + len(asked)], tokenizer.pad_token_id, stage.device)
         answers.greedy_scores += standardised_scores(reward_model, greedy_batch, tokenizer).tolist()
-        answers.sampled_scores += standardised_scores(reward_model, first, tokenizer).tolist()
         with torch.no_grad():
             log_ratio = (first.logprobs - completion_logprobs(reference, first)) * first.completion_mask
             base_logprobs = completion_logprobs(base, first) * first.completion_mask
@@ -181,7 +180,7 @@ def sampled_accuracy(
 
 def figures_of(answers: Answers, prompts: list[Prompt], config: EvaluateConfig, verifier: str, seed: int) -> dict[str, float]:
     figures = {
-        "score": _mean(answers.sampled_scores),
+        "score": _mean([score for scores in answers.sampled_scores for score in scores]),
         "perplexity": float(np.exp(sum(answers.base_nll) / sum(answers.lengths))),
         "entropy": sum(answers.entropy) / sum(answers.lengths),
         "length": _mean(answers.lengths),

@@ -22,12 +22,13 @@ PROMPTS = [Prompt("a", "left", [], "1"), Prompt("b", "right", [], "2"), Prompt("
 SFT = Answers(
     greedy=["A: 1", "A: 1", "A: 2", "A: 3"],
     sampled=[["A: 1", "A: 2"], ["so A: 2", "A: 1"], ["none", "A: 2"], ["A: 3", "A: 3"]],
-    greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[1.0, 2.0, 3.0, 4.0], kl=[0.0] * 4, base_nll=[4.0, 4.0, 2.0, 1.0],
+    greedy_scores=[0.1, 0.2, 0.3, 0.4], sampled_scores=[[0.0, 2.0], [2.0, 2.0], [3.0, 3.0], [5.0, 3.0]],
+    kl=[0.0] * 4, base_nll=[4.0, 4.0, 2.0, 1.0],
     entropy=[1.0, 2.0, 2.0, 0.5], lengths=[3, 4, 1, 3], finished=[True, True, False, True],
 )  # fmt: skip
 POLICY = Answers(
     greedy=["A: 1", "A: 2", "A: 1", "A: 4"], sampled=[["A: 1", "A: 1"], ["A: 2", "A: 2"], ["A: 1", "A: 1"], ["A: 4", "A: 3"]],
-    greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[1.0] * 4, kl=[0.5, 1.5, 1.0, 1.0], base_nll=[3.0] * 4,
+    greedy_scores=[0.1, 0.3, 0.2, 0.5], sampled_scores=[[1.0, 1.0]] * 4, kl=[0.5, 1.5, 1.0, 1.0], base_nll=[3.0] * 4,
     entropy=[0.3] * 4, lengths=[3] * 4, finished=[True] * 4,
 )  # fmt: skip
 
