@@ -17,7 +17,7 @@ from docs.results_tables import Result
 from flows.engine.environment import environment
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, write_json
-from tasks.core.tracking import tracking_uri
+from tasks.core.mlflow_client import tracking_uri
 from tasks.report.recorded import read_history
 
 CURVES = ("rollout/verifier_mean", "rollout/score_mean")  # the first that a training has recorded

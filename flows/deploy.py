@@ -43,7 +43,7 @@ def main() -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(done.stdout)
-    for one in chosen:  # instead of Prefect's own advice, a worker that knows nothing of this checkout
+    for one in chosen:  # Prefect would advise a worker that does not know this checkout
         when = ", ".join(str(next(iter(schedule.values()))) for schedule in one.get("schedules", [])) or "when asked for"
         print(f"{one['entrypoint'].partition(':')[2]}/{one['name']}: {when}, in pool {one['work_pool']['name']}")
     print("`make server` has this machine's workers; after the first `make worker POOL=gpu` elsewhere, `make deploy` once more")

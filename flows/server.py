@@ -25,7 +25,7 @@ from flows.engine.key import VARIABLE, key_file, make_key
 from flows.engine.service import Service
 from flows.engine.slots import gpus_here
 from tasks.core.errors import InputError
-from tasks.core.tracking import follow_move
+from tasks.core.mlflow_client import follow_move
 
 HOST = "127.0.0.1"
 MLFLOW = ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlartifacts", "--workers", "1"]

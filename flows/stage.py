@@ -31,8 +31,9 @@ from flows.engine.reproduce import FLOW_RUN_ID
 from flows.engine.slots import Slots
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
+from tasks.core.mlflow_client import tracking_uri
 from tasks.core.stage import SCRATCH
-from tasks.core.tracking import PIPELINE_RUN_ID, tracking_uri
+from tasks.core.tracking import PIPELINE_RUN_ID
 
 SECONDS_BETWEEN_LOOKS = 10.0
 

@@ -3,7 +3,7 @@
 import sys
 
 from tasks.core.errors import InputError
-from tasks.core.tracking import connect, experiment_id
+from tasks.core.mlflow_client import connect, experiment_id
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from flows.engine.api import lent
 from flows.engine.git import git
 from flows.engine.lifetime import PARENT
 from flows.engine.slots import SLOTS
-from tasks.core.tracking import tracking_uri
+from tasks.core.mlflow_client import tracking_uri
 
 
 def make_checkout(folder: Path, commit: str, patch: str = "", shared_cache: bool = True) -> None:

@@ -54,7 +54,7 @@ def hardware_changes(then: Environment, now: Environment) -> list[str]:
 
 
 def _read(text: str) -> list[dict[str, Any]]:
-    """Nothing where it cannot be read, as after a merge: the stages that run will be written down anew."""
+    """Empty if the file cannot be read, as after a merge conflict: stages that run are recorded again."""
     try:
         found: list[dict[str, Any]] = json.loads(text)
     except ValueError:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from flows.engine.preflight import complaint_about, load_libraries
 from flows.engine.reproduce import reproduce
 from tasks.core.errors import InputError
-from tasks.core.tracking import warm_up
+from tasks.core.mlflow_client import warm_up
 
 LOG = Path(".scratch/logs/forkserver.log")
 LARGEST_MESSAGE = 1 << 20  # bytes; most of it is an environment

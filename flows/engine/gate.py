@@ -1,4 +1,4 @@
-"""May a policy become the champion? Only if what speaks for it is certain, and nothing speaks against it.
+"""Whether a policy may become the champion: its gain must be certain, and nothing may count against it.
 
 The gain is the mean over the test prompts of the difference to the champion on the same prompt, with a 95 % interval (normal:
 the prompts are hundreds). The candidate is the best of several policies by the very figures that judge it, so the interval is

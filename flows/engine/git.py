@@ -4,6 +4,7 @@ import os
 import subprocess
 
 from tasks.core.errors import InputError
+from tasks.core.stage import WRITTEN
 
 
 def git(*arguments: str, given: str = "") -> str:
@@ -20,4 +21,5 @@ def git(*arguments: str, given: str = "") -> str:
 
 def changes() -> str:
     """What the working tree changes in files that git tracks, as a patch for HEAD; what every flow writes is not the user's."""
-    return git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color", "--", ".", ":!dvc.lock", ":!environment.json")
+    others = [f":!{name}" for name in WRITTEN]
+    return git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color", "--", ".", *others)

@@ -21,8 +21,10 @@ from flows.engine.headline import leading, note, policy_note, run_name
 from flows.engine.promotion import EVIDENCE, consider
 from tasks.core.config import flatten, read_params
 from tasks.core.errors import InputError
+from tasks.core.mlflow_client import address, short
+from tasks.core.recorded_runs import conclude, mark
 from tasks.core.stage import RECEIPTS, SCRATCH, git_tags
-from tasks.core.tracking import Tracker, address, conclude, mark, short
+from tasks.core.tracking import Tracker
 
 VARIANT = "REALIGN_VARIANT"  # of a sweep, set by flows.compare for the flow that runs it
 CURRENT = SCRATCH / "align" / "run_id"  # of the flow at work; found by the next one if this one is killed
@@ -90,7 +92,7 @@ class PipelineRun:
         return self._gate
 
     def end(self, status: Literal["FINISHED", "FAILED", "KILLED", "LOST"]) -> None:
-        """The first word counts; a second is not heard. LOST: the flow is gone without a word."""
+        """Only the first call counts. LOST: the flow died without ending its run."""
         with self._lock:
             if self._ended:
                 return

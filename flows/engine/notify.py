@@ -1,4 +1,4 @@
-"""Word of a failure or an alarm to people, by a notification block of Prefect (Slack, e-mail, ...) that REALIGN_NOTIFY names.
+"""Tells people of failures and alarms, through a notification block of Prefect (Slack, e-mail, ...) that REALIGN_NOTIFY names.
 
 export REALIGN_NOTIFY=slack-webhook/alignment      type and name of a block that the Prefect server keeps
 """
@@ -27,11 +27,11 @@ def check_block() -> None:
 
 
 def notify(subject: str, body: str) -> None:
-    """That somebody cannot be reached is said, and fails nothing."""
+    """A notification that cannot be sent is printed and fails nothing."""
     slug = os.environ.get(VARIABLE)
     if slug:
         try:
             block: Any = Block.load(slug)
             block.notify(body, subject=subject)
         except Exception as error:  # of whatever service
-            print(f"{VARIABLE}: {slug} could not be told: {error}", file=sys.stderr)
+            print(f"{VARIABLE}: {slug} could not be notified: {error}", file=sys.stderr)

@@ -13,10 +13,11 @@ from typing import Any
 
 from flows.engine.gate import Evidence, gain, refusals
 from tasks.core.files import Row, digest, read_json, read_table
+from tasks.core.mlflow_client import project
+from tasks.core.recorded_runs import read_text
 from tasks.core.registry import ROLLED_BACK, Registry, Version
 from tasks.core.serving import save_served
 from tasks.core.stage import RECEIPTS
-from tasks.core.tracking import project, read_text
 
 METRICS, COMPLETIONS = Path("reports/metrics.json"), Path("reports/evaluate/completions.parquet")
 NAME = "policy"  # of the registered model

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from flows.engine.lineage import PipelineRun, State
 from tasks.core.errors import InputError
-from tasks.core.tracking import short, warm_up
+from tasks.core.mlflow_client import short, warm_up
 
 LOG = Path(".scratch/logs/recorder.log")
 
@@ -135,7 +135,7 @@ def main(descriptor: int) -> None:
     except OSError:  # the flow is gone
         pass
     if run:
-        run.end("LOST")  # unless the flow has said how it ended
+        run.end("LOST")  # unless the flow has ended it
 
 
 def carry_out(run: PipelineRun | None, method: str, *arguments: Any) -> tuple[PipelineRun, Any]:

@@ -27,7 +27,7 @@ from flows.engine.key import sign
 from flows.engine.plan import Step
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
-from tasks.core.tracking import tracking_uri
+from tasks.core.mlflow_client import tracking_uri
 
 ATTEMPTS = 3  # a worker may die; three that die of the same stage are no accident
 SECONDS_BETWEEN_LOOKS = 1.0

@@ -4,6 +4,7 @@ Sent twice, each leaves what it leaves when sent once: a server may have gone aw
 """
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 Operation = dict[str, Any]
+NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # MLflow refuses the whole batch for one such name
+
+
+def metric_name(name: str) -> str:
+    """As MLflow takes it."""
+    return NOT_IN_NAMES.sub("_", name)
 
 
 def perform(client: "MlflowClient", run_id: str, operation: Operation) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
-from tasks.core.tracking import connect, experiment_id, known
+from tasks.core.mlflow_client import connect, experiment_id
+from tasks.core.recorded_runs import known
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -42,7 +42,7 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
         check_system()
         config, runtime = config_class.load(), RuntimeConfig.load()
         stage = Stage(name, config, runtime, seed)
-        _settle(runtime)
+        make_deterministic(runtime)
         work(config, stage)
         stage.finish()
         status, code = "FINISHED", 0
@@ -73,8 +73,8 @@ def stage_name(namespace: str, seed: int | None = None) -> str:
     return f"{head}@{tail}-{seed}" if tail else head
 
 
-def _settle(runtime: RuntimeConfig) -> None:
-    """The thread count changes the order of float additions, hence the last bits of every result."""
+def make_deterministic(runtime: RuntimeConfig) -> None:
+    """On this device, with so many threads: their number changes the order of float additions, hence the last bits."""
     os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS is not deterministic, and torch refuses
     if "torch" not in sys.modules:

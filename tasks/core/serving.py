@@ -1,7 +1,6 @@
 """Something that answers rows with rows, as an MLflow model: written by a stage, served by `mlflow models serve`.
 
-Its code travels as text, nothing is pickled, and the package `tasks` goes along: the model needs no repository. Beside
-tracking.py the only file that imports mlflow.
+Its code travels as text, nothing is pickled, and the package `tasks` goes along: the model needs no repository.
 """
 
 import importlib.metadata
@@ -52,7 +51,7 @@ def serve(load: Callable[[Path], Answer]) -> None:
     from pandas import DataFrame
 
     class Refusal(MlflowException):
-        """A bare reason: before it the server would write the whole request."""
+        """The reason alone: MLflow's server would put the whole request before it."""
 
         @property
         def message(self) -> str:

@@ -21,7 +21,8 @@ from tasks.core.config import Config, RuntimeConfig, flatten
 from tasks.core.errors import InputError
 from tasks.core.files import Row, digest, publish, write_json, write_table
 from tasks.core.inputs import Inputs
-from tasks.core.tracking import Tracker, known, mark
+from tasks.core.recorded_runs import known, mark
+from tasks.core.tracking import Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,8 +19,10 @@ from flows.engine.lineage import DVC_LOCK, ENVIRONMENT, METRICS, PATCH, mlflow_k
 from flows.engine.lockfile import read_lock
 from flows.engine.rerun.verdict import Side
 from tasks.core.errors import InputError
+from tasks.core.mlflow_client import tracking_uri
+from tasks.core.operations import metric_name
+from tasks.core.recorded_runs import Recorded, read_text, recorded
 from tasks.core.stage import RECEIPTS
-from tasks.core.tracking import NOT_IN_NAMES, Recorded, read_text, recorded, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def look_up(of: str) -> Record:
 def metrics_of(receipt: Any) -> dict[str, float]:
     """By the names that MLflow knows them by."""
     found = receipt.get("metrics", {}) if isinstance(receipt, dict) else {}
-    return {NOT_IN_NAMES.sub("_", name): float(value) for name, value in found.items()}
+    return {metric_name(name): float(value) for name, value in found.items()}
 
 
 def _of_run(run: Recorded) -> Record:

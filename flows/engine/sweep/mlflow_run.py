@@ -8,8 +8,9 @@ from urllib.parse import quote
 
 from flows.engine.lineage import mark_killed
 from flows.engine.sweep.axes import Sweep
+from tasks.core.mlflow_client import address
 from tasks.core.stage import SCRATCH, git_tags
-from tasks.core.tracking import Tracker, address
+from tasks.core.tracking import Tracker
 
 SWEEPS = SCRATCH / "compare"
 LOCK = SWEEPS / ".lock"

@@ -11,7 +11,9 @@ from mlflow import MlflowClient
 from tasks.core import tracking
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_json, write_json
-from tasks.core.tracking import SPOOL, Tracker, connect, mark
+from tasks.core.mlflow_client import connect
+from tasks.core.recorded_runs import mark, read_text
+from tasks.core.tracking import SPOOL, Tracker
 
 
 @pytest.fixture
@@ -244,8 +246,8 @@ def test_a_copied_project_keeps_to_its_own_artifacts(client, tmp_path, monkeypat
     later = tracker()
     later.text("new", "note.txt")
     later.finish("FINISHED")
-    assert tracking.read_text(earlier.run_id, "note.txt") == "kept"
-    assert tracking.read_text(later.run_id, "note.txt") == "new"
+    assert read_text(earlier.run_id, "note.txt") == "kept"
+    assert read_text(later.run_id, "note.txt") == "new"
     assert (copied / "mlartifacts" / later.run_id / "artifacts/note.txt").exists()
     assert not (tmp_path / "mlartifacts").exists()
 
