@@ -129,7 +129,7 @@ def count(tables: Tables, fitting: Tables) -> dict[str, float]:
     again = {table: doubled(table, rows) for table, rows in fitting.items() if table != "corpus"}
     for table, number in again.items():
         if number:
-            print(f"prepare_data: {number} of {len(fitting[table])} {table} stand there already; intervals will be too narrow")
+            print(f"prepare_data: {number} of {len(fitting[table])} {table} repeat another; intervals will be too narrow")
             figures[f"doubled/{table}"] = number
     return figures | ({"right_demonstrations": sum(judged) / len(judged)} if judged else {})
 

@@ -204,7 +204,7 @@ def _need(example: Example, field: str, table: Table) -> str:
 
 
 def doubled(table: Table, rows: list[Row]) -> int:
-    """Rows that stand in the table already, under whatever id."""
+    """How many rows repeat an earlier one, ids aside."""
     content = [column for column in COLUMNS[table] if column != "id"]
     return len(rows) - len({tuple(row[column] for column in content) for row in rows})
 

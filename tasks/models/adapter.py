@@ -40,7 +40,7 @@ class AdapterConfig(Config):
     targets: list[str] | None  # names of layers; null: every linear layer below the head
 
     @model_validator(mode="after")
-    def _says_nothing_in_vain(self) -> "AdapterConfig":
+    def _targets_need_a_rank(self) -> "AdapterConfig":
         if self.targets is not None and not (self.rank and self.targets):
             raise ValueError(
                 f"targets ({self.targets}) with rank {self.rank} adapts nothing; set rank above 0 and name layers, "

@@ -69,7 +69,7 @@ def in_float32(model: Any) -> Any:
 
 
 def _check_weights(model: Any, loaded: dict[str, Any]) -> None:
-    """A weight that the config or the file has alone would be drawn at random, or be left out; one may be no number."""
+    """Refuse weights that only the config or only the file knows: they would be random or be left out. Refuse NaN."""
     if loaded["missing_keys"]:
         raise ValueError(f"its weights file lacks {min(loaded['missing_keys'])}; weights are missing")
     if loaded["mismatched_keys"]:
@@ -77,7 +77,7 @@ def _check_weights(model: Any, loaded: dict[str, Any]) -> None:
         raise ValueError(f"{name} is {tuple(stored)} in its weights file and {tuple(expected)} by its config.json")
     left_out = [name for name in loaded["unexpected_keys"] if name.startswith(f"{model.base_model_prefix}.")]
     if left_out:
-        raise ValueError(f"its weights file holds {min(left_out)}, which the model of its config.json has not")
+        raise ValueError(f"its weights file holds {min(left_out)}, which the model of its config.json does not have")
     if bad := _not_finite(model):
         raise ValueError(f"`{bad}` in its weights file is not finite")
 

@@ -64,7 +64,7 @@ def test_a_service_that_is_down_fails_nothing(
 ) -> None:
     monkeypatch.setenv(told.VARIABLE, "slack-webhook/gone")
     told.notify("stages failed", "sft failed")
-    assert capsys.readouterr().err == "REALIGN_NOTIFY: slack-webhook/gone could not be told: division by zero\n"
+    assert capsys.readouterr().err == "REALIGN_NOTIFY: slack-webhook/gone could not be notified: division by zero\n"
 
 
 def test_alarms_are_told_by_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

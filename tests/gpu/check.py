@@ -24,7 +24,7 @@ import transformers
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError
 from tasks.core.files import files_of, write_json
-from tasks.core.run import _settle
+from tasks.core.run import make_deterministic
 from tasks.core.stage import git_tags
 from tests.gpu.speed import SMOLLM2, TINY, Size, measure
 from tests.gpu.stages import Unrecorded, make_project, set_device, work
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--record", action="store_true")
     asked = parser.parse_args(arguments)
-    _settle(RuntimeConfig(seed=0, threads=1, device=asked.device))
+    make_deterministic(RuntimeConfig(seed=0, threads=1, device=asked.device))
     with tempfile.TemporaryDirectory() as folder:
         found = check(Path(folder), asked.device, asked.small)
     print(json.dumps(found, indent=2))

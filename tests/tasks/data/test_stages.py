@@ -234,7 +234,7 @@ def test_rows_that_say_nothing_new_are_told(workspace: Workspace) -> None:
     (workspace.folder / "rows.jsonl").write_text(twice)
     workspace.write_sources(sources(twice))
     workspace.set("prepare_data.max_rows", None)
-    assert "60 of 120 prompts stand there already" in succeed(workspace, "prepare_data")
+    assert "60 of 120 prompts repeat another" in succeed(workspace, "prepare_data")
     metrics = read_json(workspace.folder / "reports/prepare_data/metrics.json")
     assert (metrics["doubled/prompts"], metrics["rows/prompts"]) == (60, 120)
     (workspace.folder / "runs/prepare_data.json").unlink()
