@@ -6,10 +6,10 @@ records the experiment `budget` that `prompt_oirl_study` has left there as NAME,
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from docs.results_tables import Result, origin_line
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, read_table, write_json
 
@@ -22,9 +22,11 @@ def frontier_tables(folder: Path = FOLDER) -> str:
     return "\n\n".join(_section(file.stem, read_json(file)) for file in sorted(folder.glob("*.json"))) or NONE
 
 
-def _section(name: str, rows: Sequence[dict[str, Any]]) -> str:
+def _section(name: str, result: Result) -> str:
     """Calls and tokens, one line for every policy; the best prompt and the vote of every prompt below."""
-    lines = [f"### {name}: {rows[0]['queries']} questions", "", f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
+    rows = result["rows"]
+    lines = [f"### {name}: {rows[0]['queries']} questions", "", origin_line(result), ""]
+    lines += [f"| {' | '.join(HEADS)} |", f"|{'---|' * len(HEADS)}"]
     for row in rows:
         if row["way"] == "policy":
             estimate = f"{row['estimate']:.3f} ± {row['estimate_error']:.3f}"
@@ -45,11 +47,12 @@ def _points(row: dict[str, Any], key: str) -> str:
 
 
 def main(report: Path, name: str) -> None:
-    from docs.build import write
+    from docs.build import write  # both import this module
+    from docs.record import origin
 
     if not (report / "frontier.parquet").exists():
         raise InputError(f"{report} has no frontier.parquet; run prompt_oirl_study with `budget` among its experiments")
-    write_json(FOLDER / f"{name}.json", read_table(report / "frontier.parquet"))
+    write_json(FOLDER / f"{name}.json", origin(".") | {"rows": read_table(report / "frontier.parquet")})
     write()
 
 

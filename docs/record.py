@@ -18,6 +18,7 @@ from flows.engine.environment import environment
 from tasks.core.errors import InputError
 from tasks.core.files import read_json, write_json
 from tasks.core.mlflow_client import tracking_uri
+from tasks.core.stage import WRITTEN
 from tasks.report.recorded import read_history
 
 CURVES = ("rollout/verifier_mean", "rollout/score_mean")  # the first that a training has recorded
@@ -32,18 +33,10 @@ def record(folder: Path) -> Result:
     ended = [variant for variant in sweep["variants"] if variant["state"] == "saved"]
     if not ended:
         raise InputError(f"{folder}: no variant ended well, so there is nothing to record")
-    here = environment()
-    checkout = ended[0]["folder"]
-    own = (":!params.yaml", ":!dvc.lock")  # these two every variant changes
-    changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)
     return {
         "name": folder.name,
         "keys": sweep["keys"],
-        "commit": _git(checkout, "rev-parse", "HEAD").strip(),
-        "dirty": bool(changed),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"CPU": here["hardware"]["CPU"], "cores": here["hardware"]["cores"], "Python": here["system"]["python"]}
-        | {name: here["packages"][name] for name in PACKAGES},
+        **origin(ended[0]["folder"]),
         "variants": len(sweep["variants"]),
         "ended": len(ended),
         "gains": read_json(folder / "gains.json"),
@@ -51,6 +44,19 @@ def record(folder: Path) -> Result:
         "models": {variant["name"]: _models(variant) for variant in ended},
         "curves": _curves(ended),
         "stages": _stages(ended),
+    }
+
+
+def origin(checkout: str) -> Result:
+    """Of which code, where and when. What every experiment changes in a checkout does not count as a change."""
+    here = environment()
+    own = [f":!{name}" for name in ("params.yaml", *WRITTEN)]
+    return {
+        "commit": _git(checkout, "rev-parse", "HEAD").strip(),
+        "dirty": bool(_git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", *own)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"CPU": here["hardware"]["CPU"], "cores": here["hardware"]["cores"], "Python": here["system"]["python"]}
+        | {name: here["packages"][name] for name in PACKAGES},
     }
 
 

@@ -36,13 +36,18 @@ def curve(algorithm: str, results: Sequence[Result]) -> list[str]:
     return []
 
 
-def _section(result: Result) -> str:
+def origin_line(result: Result) -> str:
+    """Which code found it, when and where."""
     machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    changed = ", with further changes" if result["dirty"] else ""
+    return f"Commit `{result['commit'][:12]}`{changed}; recorded {result['date']}; {machine}."
+
+
+def _section(result: Result) -> str:
     parts = [
         f"## {result['name']}",
         f"What varies: {', '.join(f'`{key}`' for key in result['keys'])}. {result['ended']} of {result['variants']} variants "
-        f"ended well. Commit `{result['commit'][:12]}`{', with further changes' if result['dirty'] else ''}; recorded "
-        f"{result['date']}; {machine}.",
+        f"ended well. {origin_line(result)}",
         _gains(result["gains"]), _differences(result["differences"]), _models(result["models"]), _stages(result["stages"]),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts))

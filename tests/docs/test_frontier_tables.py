@@ -20,9 +20,11 @@ FIXED = ALL | {"way": "fixed order", "unit": "calls", "budget": 3.2}
 
 def test_a_policy_stands_beside_its_references(tmp_path: Path) -> None:
     assert frontier_tables(tmp_path) == NONE
-    write_json(tmp_path / "gsm8k.json", [POLICY, FIXED, ALL])
-    title, _, _, _, first, second = frontier_tables(tmp_path).splitlines()
+    where = {"commit": "a" * 40, "dirty": False, "date": "2026-01-31", "machine": {"CPU": "one", "cores": 2}}
+    write_json(tmp_path / "gsm8k.json", where | {"rows": [POLICY, FIXED, ALL]})
+    title, _, said, _, _, _, first, second = frontier_tables(tmp_path).splitlines()
     assert title == "### gsm8k: 1000 questions"
+    assert said == f"Commit `{'a' * 12}`; recorded 2026-01-31; CPU one, cores 2."
     assert first == "| 3.2 | 3.21 | 30.7 | +6.7 [+4.5, +9.0] | +2.0 [-0.1, +4.0] | 0.250 | 0.247 ± 0.010 |"
     assert second == "| every prompt | 4100 tokens | 35.0 | +6.7 [+4.5, +9.0] |  |  |  |"
 
