@@ -11,6 +11,7 @@
 # make deploy   tell that Prefect server what prefect.yaml schedules
 # make worker   one more worker, of work pool POOL; elsewhere PREFECT_API_URL and MLFLOW_TRACKING_URI name the servers
 # make gpu-check  on a machine with a GPU: every stage twice, against the CPU, and how fast a 135 M model learns
+# make bench    sampling and training with and without what makes them fast, side by side on one core
 # make bench-clock   what the flow costs beyond the work itself, against floors measured in the same run
 # make help     these lines
 # make clean    what a run leaves behind; the DVC cache stays
@@ -27,7 +28,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_CHAT_MODEL ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo smollm2 test quick deps check ui server deploy worker bench-clock gpu-check docs help clean
+.PHONY: align zoo smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check docs help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -85,6 +86,9 @@ worker: .venv/ready
 
 gpu-check:
 	python3 -m tests.gpu.check
+
+bench: .venv/ready
+	python -m tests.bench.speed
 
 bench-clock: .venv/ready
 	python -m tests.bench.clock

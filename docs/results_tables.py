@@ -22,6 +22,20 @@ def results_tables(results: Sequence[Result]) -> str:
     return "\n\n".join(map(_section, results)) or NONE
 
 
+def speed_table(file: Path) -> str:
+    """What `make bench` has measured."""
+    if not file.exists():
+        return "Nothing is recorded yet."
+    result = read_json(file)
+    heads = ["what", "shape", "rows", "rows of a prompt", "before, s", "after, s", "ratio"]
+    body = [
+        [row["what"], row["shape"], row["rows"], row["group"], f"{row['before']:.3f}", f"{row['after']:.3f}",
+         f"{row['ratio']:.2f} ({row['least']:.2f} to {row['largest']:.2f})"]
+        for row in result["rows"]
+    ]  # fmt: skip
+    return f"{origin_line(result)} {result['runs']} runs of each.\n\n{_table(heads, body)}"
+
+
 def curve(algorithm: str, results: Sequence[Result]) -> list[str]:
     """The course of a training in the first sweep that has it: a drawing, and what is drawn."""
     for result in results:

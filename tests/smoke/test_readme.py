@@ -41,6 +41,7 @@ MAKE = {
     "make server": "python -m flows.server",
     "make deploy": "python -m flows.deploy",
     "make worker POOL=gpu": "python -m flows.worker gpu",
+    "make bench": "python -m tests.bench.speed",
     "make bench-clock": "python -m tests.bench.clock",
     "make gpu-check": "python3 -m tests.gpu.check",
 }
