@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from tasks.core.config import Config
-from tasks.data.formats import fill
+from tasks.data.templates import fill
 
 BOOK = Path("data/arithmetic.yaml")
 

@@ -9,7 +9,7 @@ import random
 from typing import Literal, NamedTuple
 
 from tasks.data.arithmetic import SIGNS, Book, Crowd, Operation, Problem, Step, calculate
-from tasks.data.formats import fill
+from tasks.data.templates import fill
 
 LARGEST_WRITTEN = 999
 SLIPS = (-10, -2, -1, 1, 2, 10)

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 from tasks.core.errors import InputError, did_you_mean
 from tasks.core.files import Row
 from tasks.data.dialogues import ASSISTANT, Turns, answered, parted, query_of, read_turns
+from tasks.data.templates import fill, no_such
 from tasks.models.text import MARK
 
 FieldName: TypeAlias = Literal[
@@ -63,14 +64,6 @@ class Example:
     where: str = field(default="", compare=False)
 
 
-def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The template with each {name} replaced; a whole number stored as 504.0 is written 504.
-
-    Only plain names are replaced (str.format would follow attributes). Raises InputError naming the nearest name.
-    """
-    return re.sub(r"{(\w+)}", lambda match: _write(values, match[1]), template)
-
-
 def read_examples(
     rows: Sequence[Row],
     file: str,
@@ -89,7 +82,7 @@ def read_examples(
         raise InputError(f"{file} holds no rows; a data set needs at least one")
     unknown = [column for column in ignore if column not in rows[0]]
     if unknown:
-        raise InputError(f"{file}: `ignore` names no column `{unknown[0]}`{_nearest(unknown[0], rows[0])}")
+        raise InputError(f"{file}: `ignore` names no column `{unknown[0]}`{no_such(unknown[0], rows[0])}")
     whole = not {"query", "text"}.isdisjoint(templates)
     read = _nothing if whole else _recognise([column for column in rows[0] if column not in ignore], file)
     examples: list[Example] = []
@@ -293,7 +286,7 @@ def _recognise(columns: Sequence[str], file: str) -> Reader:
     missing = next(name for name in nearest if name not in columns)
     known = " or ".join("/".join(needed) for needed in READERS)
     raise InputError(
-        f"{file}: no column `{missing}`{_nearest(missing, columns)} (known formats are {known}; "
+        f"{file}: no column `{missing}`{no_such(missing, columns)} (known formats are {known}; "
         "for any other, the sources file names the columns in `columns`)"
     )
 
@@ -305,7 +298,7 @@ def _text_or_turns(row: Row, column: str) -> str | Turns:
 
 def _get(row: Row, column: str) -> str:
     if column not in row:
-        raise InputError(f"no column `{column}`{_nearest(column, row)}")
+        raise InputError(f"no column `{column}`{no_such(column, row)}")
     if not isinstance(row[column], str):
         raise InputError(f"`{column}` must be text, found {row[column]!r:.60}")
     return str(row[column])
@@ -335,16 +328,6 @@ def _refuse_unwritable(value: Any, column: str = "") -> None:
         )
 
 
-def _write(values: Mapping[str, Any], name: str) -> str:
-    if name not in values:
-        raise InputError(f"no column `{name}`{_nearest(name, values)}")
-    value = values[name]
-    if isinstance(value, list | tuple | Mapping):
-        kind = "mapping" if isinstance(value, Mapping) else "list"
-        raise InputError(f"`{name}` must be text, found a {kind}; `columns` cannot reach into it")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else "" if value is None else str(value)
-
-
 def _empty(example: Example) -> str | None:
     """The name of a field that should hold text and does not."""
     asked = {"query": example.query} if example.text is None else {}
@@ -366,7 +349,3 @@ def _no_value(value: Any) -> bool:
 def visible(text: str) -> str:
     """What is left without space and characters of no width."""
     return re.sub(r"[\s\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufeff]", "", text)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return did_you_mean(name, known) or f"; there are {', '.join(f'`{column}`' for column in known)}"

@@ -19,9 +19,9 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, read_json
 from tasks.data.contamination import HeldOut, shared_grams
-from tasks.data.formats import fill
 from tasks.data.pinned import pinned_file, read_rows
 from tasks.data.splits import normalise
+from tasks.data.templates import fill
 
 LogColumn: TypeAlias = Literal["query_id", "prompt_id", "query", "prompt", "completion", "correct", "split", "cost"]
 

@@ -32,7 +32,7 @@ OWNERS = {  # big tool: where it may be imported
     "mlflow": {
         f"tasks.core.{name}" for name in ("mlflow_client", "operations", "recorded_runs", "registry", "serving", "tracking")
     },
-    "great_expectations": {"tasks.data.validate"},
+    "great_expectations": {"tasks.data.expectations"},
     "prefect": {"flows"},
     "dvc": {"flows.engine"},
 }

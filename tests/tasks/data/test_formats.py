@@ -7,7 +7,8 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.data.dialogues import question_of
-from tasks.data.formats import Example, answer_after, fill, read_examples
+from tasks.data.formats import Example, answer_after, read_examples
+from tasks.data.templates import fill
 
 
 def read(*rows: Row, templates: Any = None, **options: Any) -> list[Example]:

@@ -8,9 +8,9 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.data.evidence import Tables, disagreements, measure_data, measure_preferences, questions
+from tasks.data.expectations import ExpectationsConfig, Gate
 from tasks.data.prompt_evidence import measure_prompt_log
 from tasks.data.tables import COLUMNS
-from tasks.data.validate import ExpectationsConfig, Gate
 from tasks.data.verdict import Finding, sentence
 from tasks.models.text import TaskConfig
 from tasks.models.tokenizer import train_tokenizer
