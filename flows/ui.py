@@ -1,9 +1,11 @@
-"""Where `make ui` shows the runs: MLflow opens with another view, in which there is nothing to see."""
+"""Where `make ui` shows the runs. MLflow opens for GenAI, where there is nothing to see; a link with the view sets it for good."""
 
 import sys
 
 from tasks.core.errors import InputError
 from tasks.core.mlflow_client import connect, experiment_id
+
+TRAINING = "workflowType=machine_learning"  # the view for model training
 
 
 def main() -> None:
@@ -12,8 +14,8 @@ def main() -> None:
     except InputError as error:
         sys.exit(str(error))
     print(f"""\
-runs      http://127.0.0.1:5000/#/experiments/{number}/runs
-models    http://127.0.0.1:5000/#/models
+runs      http://127.0.0.1:5000/#/experiments/{number}/runs?{TRAINING}
+models    http://127.0.0.1:5000/#/models?{TRAINING}
 Ctrl-C ends it.""")
 
 
