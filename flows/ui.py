@@ -1,4 +1,4 @@
-"""Where `make ui` shows the runs. MLflow opens for GenAI, where there is nothing to see; a link with the view sets it for good."""
+"""Where `make ui` shows the runs. MLflow opens for GenAI, where there is nothing to see; these links choose the other view."""
 
 import sys
 
