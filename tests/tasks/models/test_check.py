@@ -122,7 +122,7 @@ def test_no_reward_model_of_an_architecture(tokenizer: Any, tmp_path: Any) -> No
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"num_hidden_layers": 1}, "holds model.layers.1.* which the model of its config.json has not"),
+        ({"num_hidden_layers": 1}, "holds model.layers.1.* which the model of its config.json does not have"),
         ({"num_hidden_layers": 3}, "lacks model.layers.2"),
         ({"intermediate_size": 64}, r"\(16, 32\) in its weights file and \(16, 64\) by its config.json"),
         ({"num_attention_heads": 3}, "not a multiple of the number of attention heads"),
