@@ -61,15 +61,12 @@ def test_a_resumed_run_draws_the_same_batches(lengths):
         assert take(12 - start, 11, 2, seed=3, start=start, lengths=lengths) == whole[start:]
 
 
-def test_bucketing_puts_like_lengths_together_and_shuffles_the_batches():
-    lengths = [row % 50 for row in range(800)]
-    spread = [max(lengths[row] for row in batch) - min(lengths[row] for row in batch) for batch in take(100, 800, 8, seed=0)]
-    bucketed = take(100, 800, 8, seed=0, lengths=lengths)
-    gaps = [max(lengths[row] for row in batch) - min(lengths[row] for row in batch) for batch in bucketed]
-    assert sum(gaps) < 0.2 * sum(spread)
-    means = [sum(lengths[row] for row in batch) / 8 for batch in bucketed]
-    windows = [means[i : i + 16] for i in range(0, 96, 16)]
-    assert all(window != sorted(window) for window in windows)
+def test_lengths_order_the_rows_of_a_batch_and_change_none_of_them():
+    lengths = [row * 7 % 50 for row in range(800)]
+    plain, ordered = take(100, 800, 8, seed=0), take(100, 800, 8, seed=0, lengths=lengths)
+    assert [sorted(batch) for batch in ordered] == [sorted(batch) for batch in plain]
+    for batch in ordered:
+        assert [lengths[row] for row in batch] == sorted(lengths[row] for row in batch)
 
 
 def test_too_few_rows():
