@@ -30,6 +30,7 @@ class Episodes:
     """What each query looks like after each number of calls."""
 
     states: Array  # (queries, calls, features)
+    leaders: Rows  # (queries, calls): place in the order of the prompt whose answer leads
     right: Array  # (queries, calls): of the leader
     costs: Array  # (queries, calls): of that call
 
@@ -41,9 +42,10 @@ class Policy:
     go: Array  # (calls - 1, features): what one more call is worth, its cost taken off
 
 
-def order_of(chances: Array, success: Array, order: str) -> Rows:
-    """Columns of the prompts to ask, first to last: (queries, at most MOST)."""
-    by = np.tile(success, (len(chances), 1)) if order == "success" else chances
+def order_of(chances: Array, success: Array, order: str, margin: float = 0.0) -> Rows:
+    """Columns of the prompts to ask, first to last: (queries, at most MOST). margin: what r̂ adds to the best on average."""
+    raised = chances + margin * (np.arange(len(success)) == success.argmax())
+    by = np.tile(success, (len(chances), 1)) if order == "success" else raised
     return np.argsort(-by, axis=1, kind="stable")[:, :MOST]
 
 
@@ -53,13 +55,13 @@ def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows)
     answers = np.take_along_axis(answers, order, axis=1)
     right, costs, asked = (np.take_along_axis(table, order, axis=1) for table in (right, costs, chances))
     ease = logit(chances).mean(axis=1)
-    states, of_leader = [], []
+    states, leaders = [], []
     for calls in range(1, order.shape[1] + 1):
         same = answers[:, :calls, None] == answers[:, None, :calls]
         votes = same.sum(axis=2)
         support = (same * asked[:, None, :calls]).sum(axis=2)
         leader = (support - 1e-6 * np.arange(calls)).argmax(axis=1)
-        of_leader.append(right[every, leader])
+        leaders.append(leader)
         ahead, share = votes[every, leader], support[every, leader] / asked[:, :calls].sum(axis=1)
         second = np.where(same[every, leader], 0, votes).max(axis=1)
         following = logit(asked[:, calls]) if calls < order.shape[1] else np.zeros(len(every))
@@ -69,7 +71,8 @@ def play(answers: Rows, right: Array, chances: Array, costs: Array, order: Rows)
                 ease * ahead, following, ahead >= 2, ahead >= 3, ahead - second >= 2,
             ], axis=1)
         )  # fmt: skip
-    return Episodes(np.stack(states, axis=1), np.stack(of_leader, axis=1), costs)
+    places = np.stack(leaders, axis=1)
+    return Episodes(np.stack(states, axis=1), places, np.take_along_axis(right, places, axis=1), costs)
 
 
 def learn(episodes: Episodes, price: float, order: str = "success") -> Policy:
@@ -81,7 +84,7 @@ def learn(episodes: Episodes, price: float, order: str = "success") -> Policy:
         beyond = value - price * episodes.costs[:, n + 1]
         go.insert(0, ridge(episodes.states[:, n], beyond))
         value = np.where(episodes.states[:, n] @ go[0] > episodes.states[:, n] @ stop[n], beyond, episodes.right[:, n])
-    return Policy(order, np.array(stop), np.array(go).reshape(calls - 1, -1))
+    return Policy(order, np.array(stop), np.array(go).reshape(calls - 1, episodes.states.shape[2]))
 
 
 def calls_of(policy: Policy, episodes: Episodes) -> Rows:
@@ -108,6 +111,12 @@ def learn_within(budget: float, episodes: Episodes, order: str = "success") -> t
         cost = replay(learn(episodes, middle / unit, order), episodes)[1].mean()
         low, high = (middle, high) if cost > budget else (low, middle)
     return learn(episodes, high / unit, order), high / unit
+
+
+def learn_best(budget: float, by_order: dict[str, Episodes]) -> tuple[Policy, float]:
+    """(the policy, its price), of the order with which the training queries are answered best. by_order: of ORDERS."""
+    found = [learn_within(budget, episodes, order) for order, episodes in by_order.items()]
+    return max(found, key=lambda each: float(replay(each[0], by_order[each[0].order])[0].mean()))
 
 
 def off_policy_value(policy: Policy, price: float, episodes: Episodes, seed: int) -> tuple[float, float]:

@@ -61,17 +61,19 @@ def choose(
     chances = selector.score(features)[:, [known.index(candidate) for candidate in candidates]]
     usual = max(candidates, key=lambda candidate: reference.success[candidate])
     distances = reference.distances(features).round(3).tolist()
-    return [
-        _row(dict(zip(candidates, map(float, row), strict=True)), selector.prompts, usual, margin)
-        | {"unread_tokens": unread, "distance": distance, "far": distance > 1}
-        for row, unread, distance in zip(chances, selector.unread(list(queries)), distances, strict=True)
-    ]
+    rows = []
+    for found, unread, distance in zip(chances, selector.unread(list(queries)), distances, strict=True):
+        by_prompt = dict(zip(candidates, map(float, found), strict=True))
+        first = max(candidates, key=lambda candidate: by_prompt[candidate])
+        first = usual if by_prompt[first] - by_prompt[usual] < margin else first
+        far = {"unread_tokens": unread, "distance": distance, "far": distance > 1}
+        rows.append(row_of(by_prompt, selector.prompts, first) | far)
+    return rows
 
 
-def _row(chances: dict[str, float], prompts: Any, usual: str, margin: float) -> Row:
-    first, *others = sorted(chances, key=lambda candidate: -chances[candidate])
-    if chances[first] - chances[usual] < margin:
-        first, others = usual, [other for other in (first, *others) if other != usual]
+def row_of(chances: dict[str, float], prompts: Any, first: str) -> Row:
+    """{prompt_id, prompt, probability, alternatives} of the prompt `first`."""
+    others = sorted((each for each in chances if each != first), key=lambda other: -chances[other])
     alternatives = [{"prompt_id": other, "probability": round(chances[other], 6)} for other in others]
     return {
         "prompt_id": first,

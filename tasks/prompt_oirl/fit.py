@@ -35,6 +35,7 @@ from tasks.models.compute import ComputeConfig
 from tasks.models.optimizer import OptimizerConfig
 from tasks.prompt_oirl import selector
 from tasks.prompt_oirl.answers import Answers
+from tasks.prompt_oirl.cascade import Cascade, default_params
 from tasks.prompt_oirl.choose import choose, load_selector
 from tasks.prompt_oirl.cost import cost_rows
 from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
@@ -77,6 +78,7 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     training, test = tables(rows)
     query_ids = {row["query"]: row["query_id"] for row in rows}
     fitted: Any
+    cascade = None
     if config.learner == "finetune":
         if encoder.source is None:
             raise InputError(
@@ -90,6 +92,8 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
         if model:
             refuse_too_long(model, [*training.queries, *test.queries], query_ids)
         fitted = selector.fit(training, model, config.learner, stage.seed)
+        learned = [row for row in rows if row["split"] == "train"]
+        cascade = Cascade.of(learned, training, model, config.learner, stage.seed)
 
     chances, best = fitted.probabilities(test.queries), int(training.success.argmax())
     found = figures(chances, test, np.full(len(test), best), seeds.derive(stage.seed, "bootstrap"))
@@ -99,6 +103,8 @@ def train(config: PromptOirlConfig, stage: Stage) -> None:
     stage.table("choices", choices[:100])
     fitted.save(folder := stage.out("models/prompt_oirl"))
     Reference.of(fitted.features(training.queries), training, stage.seed).save(folder / "reference.npz")
+    if cascade:
+        cascade.save(folder / "cascade.npz")
     listed = {"choices": choices, "prompts": prompt_rows(test, training), "calibration": bins}
     listed["cost"] = cost_rows(rows, test, chances.argmax(axis=1), best, fitted.lengths)
     stage.report("reports/prompt_oirl", listed)
@@ -133,7 +139,7 @@ def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
 def register(stage: Stage, folder: Path, queries: list[str]) -> None:
     """As a version of the MLflow model `prompt_oirl`, with an example of what it is asked and answers."""
     (fitted, reference), figures = load_selector(folder), stage.metrics
-    params = {"candidates": list(fitted.prompts), "margin": 0.0}
+    params = default_params(fitted.prompts)
     answered = choose(fitted, reference, queries, list(fitted.prompts))
     champion = figures["gain_low"] > 0 and not figures["contaminated"]
     example = ([{"query": query} for query in queries], params, answered)

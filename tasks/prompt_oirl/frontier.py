@@ -27,7 +27,7 @@ from tasks.prompt_oirl.budget import (
     ORDERS,
     Episodes,
     chances_of,
-    learn_within,
+    learn_best,
     off_policy_value,
     order_of,
     play,
@@ -35,7 +35,7 @@ from tasks.prompt_oirl.budget import (
 )  # fmt: skip
 from tasks.prompt_oirl.encoders import HiddenStates
 from tasks.prompt_oirl.replies import Count, Replies
-from tasks.prompt_oirl.selector import fit, logit
+from tasks.prompt_oirl.selector import crossed, fit, logit
 
 FOLDS = 5
 BUDGETS = (1.2, 1.5, 2.0, 2.5, 3.0, 3.2, 4.0)  # mean calls for a query, or the tokens of so many
@@ -86,8 +86,7 @@ class Frontier:
             known = {order: training.episodes(order_of(training.chances, success, order), unit) for order in ORDERS}
             usual = training.costs[unit][:, best].mean()
             for budget in BUDGETS:
-                found = [learn_within(budget * usual, episodes, order) for order, episodes in known.items()]
-                policy, price = max(found, key=lambda each: replay(each[0], known[each[0].order])[0].mean())
+                policy, price = learn_best(budget * usual, known)
                 episodes = test.episodes(order_of(test.chances, success, policy.order), unit)
                 right, cost = replay(policy, episodes)
                 seed = seeds.derive(self.seed, "stopped", number)
@@ -110,17 +109,11 @@ class Frontier:
     def training_and_test(self, number: int) -> tuple[FoldData, FoldData]:
         """(the answered queries of the other folds, those of this one)"""
         others = np.flatnonzero(self.fold != number)
-        half = folds([self.keys[self.answers.queries[row]] for row in others], 2, seeds.derive(self.seed, "half", number))
-        where = dict(zip((self.answers.queries[row] for row in others), half, strict=True))
+        keys = [self.keys[self.answers.queries[row]] for row in others]
         queries = self.replies.queries
         learned = np.flatnonzero(self.reply_fold != number)
-        side = np.array([where.get(queries[row], 0) for row in learned])
-        chances = np.zeros((len(learned), len(self.answers.prompts)))
-        for each in (0, 1):
-            if (side == each).any():
-                seed = seeds.derive(self.seed, "half", number, each)
-                selector = fit(self.answers.of_rows(others[half != each]), self.model, self.learner, seed)
-                chances[side == each] = selector.probabilities([queries[row] for row in learned[side == each]])
+        asked = [queries[row] for row in learned]
+        chances = crossed(self.answers.of_rows(others), keys, asked, self.model, self.learner, self.seed, "half", number)
         success, usual = self.success(number), float(logit(chances).mean())
         selector = fit(self.answers.of_rows(others), self.model, self.learner, seeds.derive(self.seed, "fit", number))
         judged = np.flatnonzero(self.reply_fold == number)

@@ -92,6 +92,31 @@ def fit(answers: Answers, model: HiddenStates | None, learner: str, seed: int) -
     return Fitting(answers, model, learner, seed).under(list(answers.prompts))
 
 
+def crossed(
+    answers: Answers,
+    keys: Sequence[str],
+    queries: Sequence[str],
+    model: HiddenStates | None,
+    learner: str,
+    seed: int,
+    *purpose: object,
+) -> Array:
+    """Chances of the queries by an r̂ that has not seen them: two halves of the table score each other.
+
+    keys: of the queries of the table; those of one key share a half. A query that is not in the table is scored by the second.
+    """
+    half = folds(keys, 2, seeds.derive(seed, *purpose))
+    where = dict(zip(answers.queries, half, strict=True))
+    side = np.array([where.get(query, 0) for query in queries])
+    chances = np.zeros((len(queries), len(answers.prompts)))
+    for each in (0, 1):
+        scored = np.flatnonzero(side == each).tolist()
+        if scored:
+            selector = fit(answers.of_rows(np.flatnonzero(half != each)), model, learner, seeds.derive(seed, *purpose, each))
+            chances[scored] = selector.probabilities([queries[row] for row in scored])
+    return chances
+
+
 class Fitting:
     """What the fits on any subset of the prompts have in common, computed once: features, and the kernel's equations."""
 
