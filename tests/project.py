@@ -28,14 +28,14 @@ ANSWERS = {"left": "1", "right": "2"}
 ON_POLICY = {"rollout_batch_size": 32, "group_size": 4, "temperature": 1.0}
 POLICIES: dict[str, dict[str, Any]] = {
     "ppo": ON_POLICY | {
-        "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
+        "num_steps": 15, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 1.0e-2, "kl_coef": 0.1, "reduction": "token_mean",
         "adaptive_kl_target": None, "stop_approx_kl": None,
         "clip_range": 0.2, "value_coef": 0.1, "value_clip_range": 0.5, "entropy_coef": 0.0, "gamma": 1.0, "gae_lambda": 0.95,
         "missing_eos_penalty": 0.5,
     },
     "ppo_max": ON_POLICY | {
-        "num_steps": 25, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
+        "num_steps": 15, "num_epochs": 2, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1.0e-3,
         "value_learning_rate": 3.0e-3, "score_normalization": True, "score_clip_range": 3.0, "kl_coef": 0.1,
         "kl_level": "token", "reduction": "token_mean", "clip_range": 0.2,
         "critic": "reward_model", "critic_warmup_steps": 2, "value_clip_range": 0.5, "whiten_advantages": True,
@@ -68,13 +68,13 @@ POLICIES: dict[str, dict[str, Any]] = {
     "ipo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3},
     "orpo": {"num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "odds_ratio_coef": 1.0},
     "kto": {
-        "num_steps": 40, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3,
+        "num_steps": 25, "batch_size": 16, "micro_batch_size": None, "learning_rate": 1.0e-3, "beta": 0.3,
         "desirable_weight": 1.0, "undesirable_weight": 1.0,
     },
     "raft": ON_POLICY | {"num_steps": 25, "micro_batch_size": None, "learning_rate": 1.0e-3},
     "rrhf": ON_POLICY | {"num_steps": 25, "micro_batch_size": 16, "learning_rate": 1.0e-3, "sft_coef": 3.0},
     "ilql": {
-        "num_steps": 60, "batch_size": 32, "micro_batch_size": None, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2,
+        "num_steps": 40, "batch_size": 32, "micro_batch_size": None, "learning_rate": 5.0e-3, "value_learning_rate": 1.0e-2,
         "gamma": 1.0,
         "td_lambda": 0.95, "tau": 0.7, "cql_coef": 0.01, "nll_coef": 0.1, "polyak_rate": 0.3, "beta": 4.0,
     },
@@ -91,7 +91,7 @@ POLICIES: dict[str, dict[str, Any]] = {
         "micro_batch_size": None, "learning_rate": 3.0e-3,
     },
     "gail": ON_POLICY | {
-        "expert": "solver", "num_steps": 40, "micro_batch_size": 16, "learning_rate": 1.0e-3, "kl_coef": 0.05,
+        "expert": "solver", "num_steps": 30, "micro_batch_size": 16, "learning_rate": 1.0e-3, "kl_coef": 0.05,
         "discriminator_updates": 8,
         "discriminator_batch_size": 16, "discriminator_learning_rate": 5.0e-3,
     },

@@ -1,4 +1,4 @@
-"""A small DVC project whose stages are real processes of a second, and `python -m flows.align` run on it as a user would."""
+"""A small DVC project whose stages are real processes of no work, and `python -m flows.align` run on it as a user would."""
 
 import json
 import os
@@ -24,8 +24,8 @@ FILES = {
         train: {num_steps: 2, learning_rate: 0.003, seconds_per_step: 0.0}
         work:
           names: [a, b]
-          a: {scale: 2, seconds: 1.5}
-          b: {scale: 3, seconds: 1.5}
+          a: {scale: 2, seconds: 0.1}
+          b: {scale: 3, seconds: 0.1}
         fragile: {fail: false}
         """,
     "dvc.yaml": """

@@ -14,9 +14,9 @@ from tasks.core.config import read_params
 from tests.processes import ENVIRONMENT, REPO
 
 SMALL = """
-prepare_data.max_rows=160
+prepare_data.max_rows=160 prepare_data.too_long=drop task.max_new_tokens=32
 base_model.num_steps=20 base_model.hidden_size=32 base_model.intermediate_size=64 base_model.num_attention_heads=2
-base_model.batch_size=8
+base_model.num_hidden_layers=1 base_model.batch_size=8
 sft.num_steps=20 sft.batch_size=8
 collect_preferences.num_prompts=48 collect_preferences.held_out_prompts=12
 reward_model.num_steps=6 reward_model.batch_size=8
@@ -28,7 +28,7 @@ policy.raft.num_steps=2 policy.raft.rollout_batch_size=16 policy.raft.group_size
 policy.dpo.num_steps=4 policy.dpo.batch_size=8
 collect_prompt_log.num_queries=48 collect_prompt_log.num_test_queries=16
 prompt_oirl.num_steps=6 prompt_oirl.batch_size=8
-evaluate.num_prompts=16 evaluate.bootstrap_samples=200
+evaluate.num_prompts=16 evaluate.samples_per_prompt=2 evaluate.bootstrap_samples=200
 imitation.seeds=2 imitation.bootstrap_samples=200 imitation.horizons=[4,8] imitation.num_labels=128
 imitation.dagger_iterations=4 imitation.num_demonstrations=200 imitation.irl_steps=20 imitation.gail_steps=10
 """

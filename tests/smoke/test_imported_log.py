@@ -1,15 +1,11 @@
 """Prompt-OIRL on an imported log, from the released file to its page: literal DVC commands that run only what is needed."""
 
-import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tasks.core.files import read_json
-from tests.processes import ENVIRONMENT, PATIENCE
+from tests.processes import Done, Nursery
 from tests.smoke.checkout import checkout
 
 BY_QUESTION = """
@@ -28,15 +24,14 @@ def folder(tmp_path: Path) -> Path:
     return checkout(tmp_path)
 
 
-def execute(folder: Path, command: str, shared: Path) -> subprocess.CompletedProcess[str]:
-    environment = ENVIRONMENT | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    environment |= {"REALIGN_SHARED": str(shared)}
-    return subprocess.run(shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+def execute(nursery: Nursery, folder: Path, command: str, shared: Path) -> Done:
+    words = command.replace("dvc", "tests.smoke.forked_dvc", 1)
+    return nursery.run(folder, words, DVC_NO_ANALYTICS="1", REALIGN_SHARED=str(shared))
 
 
-def test_only_the_gate_the_fit_and_the_page_run(folder: Path, shared: Path) -> None:
-    done = execute(folder, BY_QUESTION, shared)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_only_the_gate_the_fit_and_the_page_run(nursery: Nursery, folder: Path, shared: Path) -> None:
+    done = execute(nursery, folder, BY_QUESTION, shared)
+    assert done.code == 0, done.stdout + done.stderr
     assert {file.stem for file in (folder / "runs").glob("*.json")} == {
         "validate_prompt_log", "prompt_oirl", "prompt_oirl_study", "report_prompts",
     }  # fmt: skip
@@ -45,13 +40,13 @@ def test_only_the_gate_the_fit_and_the_page_run(folder: Path, shared: Path) -> N
     assert "Contaminated" not in (folder / "reports/prompts.html").read_text().replace("Contamination", "")
 
 
-def test_the_released_split_is_stopped_and_goes_on_marked(folder: Path, shared: Path) -> None:
-    done = execute(folder, AS_RELEASED, shared)
-    assert done.returncode != 0
+def test_the_released_split_is_stopped_and_goes_on_marked(nursery: Nursery, folder: Path, shared: Path) -> None:
+    done = execute(nursery, folder, AS_RELEASED, shared)
+    assert done.code != 0
     assert "overlap_prompt_log.same: 3777 of 3777 rows fail" in done.stdout + done.stderr
     assert not (folder / "reports/prompt_oirl").exists()
-    done = execute(folder, AS_RELEASED.replace(" report_prompts", f" {ALLOWED} report_prompts"), shared)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = execute(nursery, folder, AS_RELEASED.replace(" report_prompts", f" {ALLOWED} report_prompts"), shared)
+    assert done.code == 0, done.stdout + done.stderr
     assert read_json(folder / "reports/prompt_oirl/metrics.json")["contaminated"] == 1
     page = (folder / "reports/prompts.html").read_text()
     assert "Contaminated: Prompt-OIRL was tested on queries of its training log." in page
