@@ -28,6 +28,7 @@ from tasks.core.errors import InputError
 from tasks.core.files import write_json
 from tasks.core.stage import Stage
 from tasks.models.compute import ComputeConfig
+from tasks.models.language import rounded
 
 
 class AdapterConfig(Config):
@@ -152,12 +153,13 @@ def adapted_layers(model: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def merged_weights(model: Any) -> dict[str, Tensor]:
-    """The state of the plain model: each product added in float32, the sum in the dtype of the layer."""
+    """The state of the plain model: each product added in float32, the sum rounded to the dtype of the layer."""
+    generator = torch.Generator().manual_seed(0)
     weights = {name: value for name, value in model.whole_state().items() if ".low_rank." not in name}
     for path, layer in adapted_layers(model).items():
         product = layer.low_rank.product()
         total = layer.weight.float() + (product.T if isinstance(layer, Conv1D) else product)
-        weights[f"{path}.weight"] = total.to(layer.weight.dtype)
+        weights[f"{path}.weight"] = rounded(total, layer.weight.dtype, generator)
     return weights
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers.utils.logging
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tasks.core.errors import InputError
@@ -102,15 +103,32 @@ def frozen_copy(model: Any) -> Any:
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A folder that `AutoModel….from_pretrained` loads, tokenizer included, in the precision the model came in. The model
-    itself is rounded to it, which takes no more memory."""
+    itself is rounded to it, which takes no more memory; an adapter stays as it is, its sum with the weights is rounded."""
     if bad := _not_finite(model):
         raise InputError(f"`{bad}` of the trained model is not finite, so it is not published; lower the learning rate")
+    dtype, generator = getattr(model, "saved_dtype", model.dtype), torch.Generator().manual_seed(0)
     try:
-        model.to(getattr(model, "saved_dtype", model.dtype))
+        for parameter in () if hasattr(model, "adapter_settings") else model.parameters():
+            parameter.data = rounded(parameter.data, dtype, generator)
+        model.to(dtype)
         model.save_pretrained(folder, safe_serialization=True)
     except SafetensorError as error:
         raise OSError(errno.ENOSPC, str(error), str(folder)) from None
     tokenizer.save_pretrained(folder)
+
+
+def rounded(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """The values in this dtype, each up or down at random so that it is right on average; what the dtype holds stays.
+
+    The weights of a bfloat16 source stand on its numbers, and few steps of training move them by less than half the distance
+    to the next: rounded to the nearest, most would be back where they were, and the saved model would have learned nothing.
+    """
+    if values.dtype == dtype:
+        return values
+    nearest, (_, exponent) = values.to(dtype), values.frexp()
+    distance = torch.full_like(values, torch.finfo(dtype).eps).ldexp(exponent - 1)
+    drawn = torch.rand(values.shape, generator=generator).to(values.device) - 0.5
+    return nearest.where(nearest == values, (values + drawn * distance).to(dtype))
 
 
 def _not_finite(model: Any) -> str | None:

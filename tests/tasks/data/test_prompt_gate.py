@@ -125,6 +125,14 @@ def test_a_log_of_one_side_is_refused(side: str, workspace: Workspace) -> None:
     assert "prompt_log.split: 1 of 1 rows fail expect_column_distinct_values_to_contain_set" in workspace.refused(STAGE)
 
 
+def test_a_blank_prompt_is_the_query_as_it_is(workspace: Workspace) -> None:
+    """As in data/instructions/chat.yaml and none.yaml."""
+    rows = log()
+    write(workspace, [row | {"prompt": "" if row["prompt_id"] == rows[0]["prompt_id"] else row["prompt"]} for row in rows])
+    succeed(workspace, STAGE)
+    assert verdict(workspace)["success"]
+
+
 def test_an_empty_log_has_nothing_to_judge(workspace: Workspace) -> None:
     write(workspace, [])
     succeed(workspace, STAGE)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.core.errors import InputError
-from tasks.models.adapter import AdapterConfig, add_adapter, merged_weights
+from tasks.models.adapter import AdapterConfig, adapted_layers, add_adapter, merged_weights
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.language import frozen_copy, load_model, save_model
 from tasks.models.policy import open_policy
@@ -106,6 +106,21 @@ def test_a_bfloat16_source_is_saved_so_and_its_adapter_whole(model, tokenizer, t
     save_model(policy, tokenizer, tmp_path)
     assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
     assert {value.dtype for value in load_file(tmp_path / "adapter/adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_what_a_small_adapter_adds_is_not_lost_in_bfloat16(model):
+    policy = learned(adapted(model, Opening("bfloat16")))
+    layers = adapted_layers(policy)
+    with torch.no_grad():
+        for layer in layers.values():
+            layer.low_rank.up *= 0.02 * layer.weight.float().std() / layer.low_rank.product().std() / 20
+    wanted, kept = 0.0, 0.0
+    for path, weight in ((path, merged_weights(policy)[f"{path}.weight"]) for path in layers):
+        product = layers[path].low_rank.product()
+        product = product if product.shape == weight.shape else product.T
+        wanted += float(product.square().sum())
+        kept += float(((weight.float() - layers[path].weight.float()) * product).sum())
+    assert kept / wanted == pytest.approx(1, abs=0.25)
 
 
 def expected_names(model, tokenizer, folder):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasks.core.errors import InputError
-from tasks.models.language import build_model, frozen_copy, load_model, load_policy, save_model
+from tasks.models.language import build_model, frozen_copy, load_model, load_policy, rounded, save_model
 from tasks.models.reward import load_reward_model, reward_model_from_policy
 
 SHAPE = {
@@ -97,12 +97,35 @@ def test_a_model_is_saved_in_the_precision_it_came_in(saved, tokenizer, tmp_path
     assert load_reward_model(reward, "cpu").dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_keeps_small_steps_on_average_and_leaves_what_fits(dtype):
+    held = torch.randn(200, 200, generator=torch.Generator().manual_seed(1)).to(dtype).float()
+    step = held.abs() * torch.finfo(dtype).eps / 20  # to the nearest, nearly every one would be undone
+    found = rounded(held + step, dtype, torch.Generator().manual_seed(2)).float()
+    assert (found - held).sum() / step.sum() == pytest.approx(1, rel=0.05)
+    assert ((found - held).abs() <= torch.finfo(dtype).eps * held.abs() + 1e-7).all()
+    assert torch.equal(rounded(held, dtype, torch.Generator().manual_seed(2)).float(), held)
+    assert torch.equal(rounded(held + step, dtype, torch.Generator().manual_seed(2)).float(), found)
+
+
+def test_little_training_of_a_bfloat16_source_is_not_lost_when_it_is_saved(saved, tokenizer, tmp_path):
+    source, trained = tmp_path / "source", tmp_path / "trained"
+    AutoModelForCausalLM.from_pretrained(saved, dtype="bfloat16").save_pretrained(source)
+    tokenizer.save_pretrained(source)
+    model, _ = load_policy(source, "cpu")
+    with torch.no_grad():
+        model.lm_head.weight *= 1 + 2e-4
+    save_model(model, tokenizer, trained)
+    before, after = (load_model(folder).lm_head.weight.abs().sum() for folder in (source, trained))
+    assert (after / before - 1).item() == pytest.approx(2e-4, rel=0.2)
+
+
 def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nursery):
     """With a limit of 4 KiB per file; safetensors has an exception of its own, a stage knows those of the system."""
     (tmp_path / "save.py").write_text(f"""
 import errno, resource
 from pathlib import Path
-from tasks.models.language import load_policy, save_model
+from tasks.models.language import load_policy, rounded, save_model
 from tasks.models.reward import load_reward_model, reward_model_from_policy
 policy = load_policy(Path({str(saved)!r}), "cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
