@@ -125,7 +125,7 @@ def test_no_room_for_the_weights_is_an_error_of_the_disk(saved, tmp_path, nurser
     (tmp_path / "save.py").write_text(f"""
 import errno, resource
 from pathlib import Path
-from tasks.models.language import load_policy, rounded, save_model
+from tasks.models.language import load_policy, save_model
 from tasks.models.reward import load_reward_model, reward_model_from_policy
 policy = load_policy(Path({str(saved)!r}), "cpu")
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
