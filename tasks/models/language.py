@@ -118,7 +118,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def rounded(values: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """The values in this dtype, each up or down at random so that it is right on average; what the dtype holds stays.
+    """Stochastic rounding: the values in this dtype, each up or down at random and right on average; what it holds stays.
 
     The weights of a bfloat16 source stand on its numbers, and few steps of training move them by less than half the distance
     to the next: rounded to the nearest, most would be back where they were, and the saved model would have learned nothing.
