@@ -16,8 +16,8 @@ from tests.processes import ENVIRONMENT, REPO
 SMALL = """
 prepare_data.max_rows=160 prepare_data.too_long=drop task.max_new_tokens=32
 base_model.num_steps=20 base_model.hidden_size=32 base_model.intermediate_size=64 base_model.num_attention_heads=2
-base_model.num_hidden_layers=1 base_model.batch_size=8
-sft.num_steps=20 sft.batch_size=8
+base_model.num_hidden_layers=1 base_model.batch_size=8 base_model.micro_batch_size=4
+sft.num_steps=20 sft.batch_size=8 sft.micro_batch_size=4
 collect_preferences.num_prompts=48 collect_preferences.held_out_prompts=12
 reward_model.num_steps=6 reward_model.batch_size=8
 policy.ppo.num_steps=2 policy.ppo.rollout_batch_size=16 policy.ppo.group_size=4 policy.ppo.batch_size=16
