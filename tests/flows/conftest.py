@@ -48,6 +48,7 @@ def server(first: tuple[Project, Flow], tmp_path_factory: pytest.TempPathFactory
     url = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--port", str(port)]
     environment = first[0].environment | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment |= {"PREFECT_SERVER_DATABASE_TIMEOUT": "60", "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60"}  # as in flows
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     wait_until(lambda: answers(f"{url}/health"))

@@ -19,13 +19,13 @@ base_model.num_steps=20 base_model.hidden_size=32 base_model.intermediate_size=6
 base_model.num_hidden_layers=1 base_model.batch_size=8 base_model.micro_batch_size=4
 sft.num_steps=20 sft.batch_size=8 sft.micro_batch_size=4
 collect_preferences.num_prompts=48 collect_preferences.held_out_prompts=12
-reward_model.num_steps=6 reward_model.batch_size=8
+reward_model.num_steps=6 reward_model.batch_size=4
 policy.ppo.num_steps=2 policy.ppo.rollout_batch_size=16 policy.ppo.group_size=4 policy.ppo.batch_size=16
 policy.ppo.micro_batch_size=16
 policy.grpo.num_steps=2 policy.grpo.rollout_batch_size=16 policy.grpo.group_size=4 policy.grpo.batch_size=16
 policy.grpo.micro_batch_size=16
 policy.raft.num_steps=2 policy.raft.rollout_batch_size=16 policy.raft.group_size=4
-policy.dpo.num_steps=4 policy.dpo.batch_size=8
+policy.dpo.num_steps=4 policy.dpo.batch_size=4
 collect_prompt_log.num_queries=48 collect_prompt_log.num_test_queries=16
 prompt_oirl.num_steps=6 prompt_oirl.batch_size=8
 evaluate.num_prompts=16 evaluate.samples_per_prompt=2 evaluate.bootstrap_samples=200
