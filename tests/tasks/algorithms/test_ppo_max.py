@@ -31,7 +31,7 @@ SMALL = PLAIN | {
 ON = [
     {"score_normalization": True}, {"score_clip_range": 0.3}, {"kl_coef": 2.0}, {"kl_coef": 2.0, "kl_level": "token"},
     {"clip_range": 0.01}, {"critic": "reward_model"}, {"critic_warmup_steps": 1}, {"value_clip_range": 0.01},
-    {"whiten_advantages": True}, {"max_grad_norm": 0.05}, {"pretraining_coef": 0.5},
+    {"whiten_advantages": True}, {"max_grad_norm": 0.02}, {"pretraining_coef": 0.5},
 ]  # fmt: skip
 
 

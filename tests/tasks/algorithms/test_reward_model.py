@@ -42,11 +42,11 @@ def trained(project, **values):
     return project.receipt("reward_model")["metrics"], history
 
 
-@pytest.mark.parametrize(("loss", "learning_rate"), [
-    ("all_pairs", 3e-3), ("plackett_luce", 3e-3), ("regression", 1e-2), ("binary", 1e-2),
+@pytest.mark.parametrize(("loss", "learning_rate", "num_steps", "batch_size"), [
+    ("all_pairs", 3e-3, 150, 24), ("plackett_luce", 3e-3, 150, 24), ("regression", 5e-3, 300, 12), ("binary", 3e-3, 150, 24),
 ])  # fmt: skip
-def test_it_learns_from_judged_completions(again, loss, learning_rate):
-    metrics, history = trained(again, loss=loss, learning_rate=learning_rate, num_steps=150, batch_size=24)
+def test_it_learns_from_judged_completions(again, loss, learning_rate, num_steps, batch_size):
+    metrics, history = trained(again, loss=loss, learning_rate=learning_rate, num_steps=num_steps, batch_size=batch_size)
     assert metrics["feedback_agreement"] > 0.9
     assert metrics["feedback_pairs"] >= 90
     assert metrics["gold_correlation"] > 0.5
