@@ -16,7 +16,7 @@ from tests.project import PARAMS, write_params
     ("policy.ppo", {"micro_batch_size": 6}, "batch_size (16) must be a multiple of micro_batch_size (6)"),
     ("policy.ppo", {"kl_estimator": "k3"}, "with this method it is always k1"),
     ("policy.ppo_max", {"batch_size": 24}, "rollout_batch_size (32) must be a multiple of batch_size (24)"),
-    ("policy.ppo_max", {"critic_warmup_steps": 25}, "(25) must be below num_steps (25)"),
+    ("policy.ppo_max", {"critic_warmup_steps": 15}, "(15) must be below num_steps (15)"),
     ("policy.ppo_max", {"critic": "base"}, "`policy.ppo_max.critic` is 'base'"),
     ("policy.ppo_max", {"clip_range": 0.0}, "`policy.ppo_max.clip_range` is 0.0"),
     ("policy.grpo", {"group_size": 1}, "at least 2 completions"),
