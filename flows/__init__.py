@@ -21,8 +21,8 @@ except InputError as error:
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-for wait in ("TIMEOUT", "CONNECTION_TIMEOUT"):  # seconds; on a busy machine SQLite is locked for longer than the usual 10 and 5
-    os.environ.setdefault(f"PREFECT_SERVER_DATABASE_{wait}", "60")
+os.environ.setdefault("PREFECT_SERVER_DATABASE_TIMEOUT", "60")  # seconds; SQLite is locked for longer than 10 on a busy machine
+os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT", "60")
 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # a server still receives every line
 
 find_key()
