@@ -30,7 +30,7 @@ PATIENCE = 900.0  # seconds: a guard against waiting for ever and nothing else, 
 Once = Callable[[str, Callable[[Path], object]], Path]  # the fixture of that name
 PORTS: list[socket.socket] = []  # of free_port
 NURSERY = """
-import atexit, gc, importlib, json, os, runpy, sys, traceback
+import atexit, gc, json, os, runpy, sys, traceback
 import tasks  # turns telemetry off, as a stage does before anything else
 import alembic.command, alembic.config, datasets, great_expectations, matplotlib.pyplot, mlflow
 import mlflow.store.tracking.sqlalchemy_workspace_store, pyarrow.dataset, ruamel.yaml, scipy.stats, sklearn.linear_model
@@ -38,7 +38,7 @@ import sqlalchemy.orm, torch, transformers
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-import tasks.core.checkpoint, tasks.core.run, tasks.rewards.process_reward, tasks.rewards.scorer
+import tasks.core.run, tasks.rewards.process_reward, tasks.rewards.scorer
 import tasks.training.demonstrations, tasks.training.monitor, tasks.training.pairs, tasks.training.prompts
 
 get_checkpoint_conversion_mapping("llama")  # a thousand regular expressions, kept for whoever loads a model
@@ -47,7 +47,6 @@ sqlalchemy.orm.configure_mappers()
 def become(job):
     os.chdir(job["folder"])
     os.environ.update(job["environment"])
-    importlib.reload(tasks.core.checkpoint)  # what it reads of the environment, it reads when it is imported
     for number, path in enumerate((os.devnull, job["stdout"], job["stderr"])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), number)
     sys.argv = job["command"]

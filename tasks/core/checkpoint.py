@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from tasks.core.errors import InputError
 
-SECONDS_BETWEEN = float(os.environ.get("REALIGN_CHECKPOINT_SECONDS", "30"))  # shorter in tests that kill
 MAX_COST = 0.02  # share of the stage's time that saving may take
 
 
@@ -29,6 +28,7 @@ class Checkpoint:
     def __init__(self, folder: Path):
         self.file = folder / "checkpoint.pt"
         self.parts: dict[str, Stateful] = {}
+        self._seconds_between = float(os.environ.get("REALIGN_CHECKPOINT_SECONDS", "30"))  # shorter in tests that kill
         self._saved_at = time.monotonic()
         self._last_cost = 0.0
 
@@ -51,7 +51,7 @@ class Checkpoint:
     def due(self) -> bool:
         """True every 30 s, less often when saving is slow: it may take at most 2 % of the time."""
         elapsed = time.monotonic() - self._saved_at
-        return elapsed > max(SECONDS_BETWEEN, self._last_cost / MAX_COST)
+        return elapsed > max(self._seconds_between, self._last_cost / MAX_COST)
 
     def save(self, step: int, journal: dict[str, Any]) -> None:
         """Atomic: a kill while saving leaves the previous checkpoint. journal: what was logged so far, as lists and numbers."""

@@ -93,7 +93,7 @@ def test_no_pickle_is_run_when_loading(tmp_path):
 
 
 def test_saving_takes_at_most_its_share_of_the_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setenv("REALIGN_CHECKPOINT_SECONDS", "0")
     saved = Checkpoint(tmp_path)
     saved.restore(**parts(0))
     assert saved.due()
