@@ -35,8 +35,14 @@ def num_right(completions: Sequence[Sequence[str]], prompts: Sequence[Prompt], v
 
 
 def outcomes(one: Answers, other: Answers, prompts: Sequence[Prompt], judge: Judge, verifier: str) -> list[int]:
-    """Of each prompt, by the greedy completions: 1 if `one` is better, -1 if `other` is, 0 if they are alike."""
+    """Of each prompt, over its samples, which share their random numbers: how many `one` won less those that it lost."""
     if judge == "verifier":
-        ours, theirs = (num_right([[text] for text in each.greedy], prompts, verifier) for each in (one, other))
+        ours, theirs = (num_right(each.sampled, prompts, verifier) for each in (one, other))
         return [a - b for a, b in zip(ours, theirs, strict=True)]
-    return [(a > b) - (a < b) for a, b in zip(one.greedy_scores, other.greedy_scores, strict=True)]
+    pairs = zip(one.sampled_scores, other.sampled_scores, strict=True)
+    return [sum((a > b) - (a < b) for a, b in zip(ours, theirs, strict=True)) for ours, theirs in pairs]
+
+
+def wins(outcomes: Sequence[int], samples: int) -> list[float]:
+    """The share of the samples of each prompt that were won; a tie is half a win."""
+    return [(each / samples + 1) / 2 for each in outcomes]

@@ -14,9 +14,9 @@ Of the first sampled completion of each prompt
   length, eos_rate   tokens, share that end by themselves
   distinct_bigrams   different word pairs over all word pairs; low means repetition
 Figures of each policy against the SFT model
-  win_rate           mean over prompts of 1 (policy better), ½ (tie), 0, on greedy completions; `judge` decides:
-                     the verifier's verdict, or the reward model's score; win_rate_low, win_rate_high: 95 % paired bootstrap
-                     interval over prompts
+  win_rate           mean over sampled completions of 1 (policy better), ½ (tie), 0, each against SFT's with the same random
+                     numbers; `judge` decides: the verifier's verdict, or the reward model's score; win_rate_low,
+                     win_rate_high: 95 % paired bootstrap interval over prompts
   accuracy_p, sampled_accuracy_p   one-sided p-value of "no improvement over SFT": paired sign-flip test over prompts
   kl                 KL(π‖π_sft) of a sampled completion, in nats, estimator k1; kl_low, kl_high: 95 % bootstrap interval
                      over prompts
@@ -49,7 +49,7 @@ from tasks.core.files import read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
-from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.evaluation.answers import Answers, Judge, num_right, outcomes, wins
 from tasks.evaluation.controls import best_of_n, cool_samples, in_groups, rollouts
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.batch import collate
@@ -204,9 +204,9 @@ def against(
     if right:
         figures["accuracy_p"] = no_gain([a - b for a, b in zip(right, right_sft, strict=True)])
         figures["sampled_accuracy_p"] = no_gain([a - b for a, b in zip(counts, counts_sft, strict=True)])
-    wins = [(each + 1) / 2 for each in outcomes(policy, sft, prompts, config.judge, verifier)]
+    won = wins(outcomes(policy, sft, prompts, config.judge, verifier), config.samples_per_prompt)
     chance = seeds.derive(seed, "bootstrap")
-    win_rate, win_low, win_high = paired_bootstrap(wins, config.bootstrap_samples, chance)
+    win_rate, win_low, win_high = paired_bootstrap(won, config.bootstrap_samples, chance)
     kl, kl_low, kl_high = paired_bootstrap(policy.kl, config.bootstrap_samples, chance)
     return _rounded(figures | {
         "win_rate": win_rate, "win_rate_low": win_low, "win_rate_high": win_high,

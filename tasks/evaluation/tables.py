@@ -5,7 +5,7 @@ from itertools import combinations
 
 from tasks.core.files import Row
 from tasks.core.statistics import holm, no_difference, paired_bootstrap, wilson
-from tasks.evaluation.answers import Answers, Judge, num_right, outcomes
+from tasks.evaluation.answers import Answers, Judge, num_right, outcomes, wins
 from tasks.models.text import MARK
 from tasks.rewards.verifier import is_correct
 from tasks.training.prompts import Prompt
@@ -64,7 +64,7 @@ def matrix_rows(
     rows: list[Row] = []
     for (model, one), (against, other) in combinations(written.items(), 2):
         found = outcomes(one, other, prompts, judge, verifier)
-        win_rate, low, high = paired_bootstrap([(each + 1) / 2 for each in found], bootstrap_samples, seed)
+        win_rate, low, high = paired_bootstrap(wins(found, len(one.sampled[0])), bootstrap_samples, seed)
         rows.append({
             "model": model, "against": against, "prompts": len(prompts),
             "win_rate": win_rate, "win_rate_low": low, "win_rate_high": high, "p": no_difference(found),

@@ -22,7 +22,7 @@ STYLE = (
 """
     + """
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1120px; padding: 2.5rem 2rem 5rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 1140px; padding: 2.5rem 2rem 5rem; background: var(--paper); color: var(--ink);
   font: .94rem/1.55 var(--sans); }
 h1, h2, .verdict { font-family: var(--serif); font-weight: 600; line-height: 1.2; text-wrap: balance; }
 h1 { margin: 0; font-size: 1.05rem; color: var(--soft); letter-spacing: .01em; }
@@ -51,7 +51,7 @@ thead th { font-weight: 500; color: var(--soft); font-size: .85rem; vertical-ali
 th:first-child, .prompts :is(th, td):nth-child(2), .choices :is(th, td),
 .fine :is(th, td) { text-align: left; font-weight: 400; }
 .name { font-weight: 650; white-space: nowrap; }
-.comparison { width: 100%; }
+.comparison { width: 100%; } .comparison .whisker { width: 130px; }
 .comparison .mean th, .comparison .mean td { border-bottom-color: var(--soft); }
 .comparison .seed .name { font-weight: 400; }
 .comparison .reference { background: color-mix(in srgb, var(--faint) 35%, transparent); }

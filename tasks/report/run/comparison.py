@@ -18,13 +18,13 @@ COLUMNS: dict[str, tuple[str, Style, str]] = {
         "share of completions, sampled at temperature 1, whose answer is right; beneath, its 95 % interval, and the one-sided "
         "p-value of “no improvement over SFT” (paired sign-flip test over prompts)",
     ),
-    "accuracy": ("greedy, %", "percent", "the same for greedy completions"),
     "win_rate": (
         "win rate, %",
         "percent",
-        "mean over prompts of 1 where the policy's greedy completion is better than SFT's, ½ where they are alike, 0 where it "
-        "is worse; evaluate.judge in params.yaml sets who judges. Drawn with its 95 % interval; the upright stroke is 50 %",
+        "mean over sampled completions of 1 where the policy's is better than SFT's, ½ where they are alike, 0 where it is "
+        "worse; evaluate.judge in params.yaml sets who judges. Drawn with its 95 % interval; the upright stroke is 50 %",
     ),
+    "accuracy": ("greedy, %", "percent", "the same for greedy completions"),
     "kl": (
         "KL, nats",
         "decimal",
@@ -49,11 +49,11 @@ STANDINGS = {"better": "beats SFT", "worse": "worse than SFT", "unclear": "not s
 
 
 def comparison(recorded: Recorded) -> str:
-    """SFT first, also cooler, then each policy and, of several seeds, their mean."""
+    """SFT first, also cooler (what is gained without learning), then each policy and, of several seeds, their mean."""
     scale = _scale([policy.figures for policy in recorded.policies])
     rows = [row(['<span class="name">sft</span><small>the reference</small>', *_cells(recorded.sft)], "reference")]
     if recorded.cool_sft:
-        label = '<span class="name">cooler sft</span><small>sampled at a lower temperature: gains without learning</small>'
+        label = '<span class="name">cooler sft</span><small>a lower temperature</small>'
         rows.append(row([label, *_cells(recorded.cool_sft)], "reference"))
     for index, (algorithm, policies) in enumerate(recorded.algorithms.items()):
         several = len(policies) > 1
@@ -69,7 +69,7 @@ def comparison(recorded: Recorded) -> str:
             label = f"{name_of(f'{algorithm}, mean', index)}<small>least – most of the seeds</small>"
             rows.append(row([label, *_mean_cells(policies, drawn)], "mean"))
     heads = [f'<span title="{escape(note)}">{title}</span>' for title, _, note in COLUMNS.values()]
-    heads.insert(3, axis(scale, at=0.5, label="50"))
+    heads.insert(2, axis(scale, at=0.5, label="50"))
     caption = f"The SFT model and each policy on the same {recorded.num_prompts} test prompts"
     notes = "".join(f"<div><dt>{title}</dt><dd>{escape(note)}.</dd></div>" for title, _, note in COLUMNS.values())
     return table(["", *heads], rows, caption, "comparison") + f'<dl class="notes">{notes}</dl>'
@@ -81,7 +81,7 @@ def _cells(figures: Figures, whisker: str = "") -> list[str]:
         p = f"p {data(figures[f'{key}_p'], 'p')}" if f"{key}_p" in figures else ""
         beneath = filter(None, [interval(figures, key, style), p])
         cells.append(data(figures.get(key), style) + "".join(f"<small>{each}</small>" for each in beneath))
-    cells.insert(3, whisker)
+    cells.insert(2, whisker)
     return cells
 
 
@@ -91,7 +91,7 @@ def _mean_cells(policies: Sequence[Policy], whisker: str) -> list[str]:
         values = [policy.figures[key] for policy in policies if key in policy.figures]
         spread = f"<small>{text(min(values), style)} – {text(max(values), style)}</small>" if values else ""
         cells.append(data(mean(policies, key), style) + spread)
-    cells.insert(3, whisker)
+    cells.insert(2, whisker)
     return cells
 
 

@@ -28,7 +28,7 @@ def win_matrix(recorded: Recorded) -> str:
     several = any(len(policies) > 1 for policies in recorded.algorithms.values())
     seeds = " Of several seeds each is a model of its own." if several else ""
     caption = f"Win rates, paired on {recorded.matrix[0]['prompts']} test prompts"
-    return f"""<h3>Each model against each</h3><p>How often, in %, the greedy completion of the row's model is better than that
+    return f"""<h3>Each model against each</h3><p>How often, in %, a sampled completion of the row's model is better than that
 of the column's; ties count half. Beneath it the 95 % interval over prompts and p, two-sided, after Holm's correction for all
 pairs; in colour where p is at most {SURE}. All this speaks of these models.{seeds}</p>
 {table(["wins against", *names.values()], rows, caption, "matrix")}"""

@@ -50,9 +50,9 @@ def test_figures_of_a_model_by_hand():
 
 
 def test_a_win_counts_one_and_a_tie_half():
-    """By the verifier: tie, win, win, loss."""
+    """By the verifier, of the two samples of each prompt: tie and win, win and tie, two wins, loss and tie."""
     figures = against(SFT, POLICY, PROMPTS, config(), "number", seed=0)
-    assert figures["win_rate"] == (0.5 + 1 + 1 + 0) / 4
+    assert figures["win_rate"] == (0.75 + 0.75 + 1 + 0.25) / 4
     assert figures["win_rate_low"] < figures["win_rate"] < figures["win_rate_high"]
     assert figures["accuracy_p"] == 0.5  # of three that differ at least two are won: 4 of 8 ways
     assert figures["sampled_accuracy_p"] == 0.25  # the four differ by +1, +1, +2 and -1: 4 of 16 ways are as good
@@ -61,8 +61,9 @@ def test_a_win_counts_one_and_a_tie_half():
 
 
 def test_the_reward_model_as_judge():
-    """By the score: tie, win, loss, win."""
-    assert against(SFT, POLICY, PROMPTS, config("reward_model"), "number", seed=0)["win_rate"] == (0.5 + 1 + 0 + 1) / 4
+    """By the score, of the two samples of each prompt: win and loss, win and tie, two losses, loss and win."""
+    policy = replace(POLICY, sampled_scores=[[1.0, 1.0], [3.0, 2.0], [1.0, 1.0], [4.0, 4.0]])
+    assert against(SFT, policy, PROMPTS, config("reward_model"), "number", seed=0)["win_rate"] == (0.5 + 0.75 + 0 + 0.5) / 4
 
 
 def test_a_model_against_itself_is_even():
@@ -108,14 +109,16 @@ def test_right_answers_by_kind_of_problem():
 
 
 def test_each_model_against_each():
-    """SFT against the policy: tie, loss, loss, win. Its copy is even with it. Holm multiplies the smallest p by three."""
+    """SFT loses one sample of the first prompt, one of the second, two of the third, and wins one of the last. Its copy is even
+    with it. Holm multiplies the smallest p by three."""
     models = {"sft": SFT, "policy.ppo.0": POLICY, "policy.copy.0": SFT}
     rows = matrix_rows(models, PROMPTS, "verifier", "number", 200, seed=0)
     assert [(row["model"], row["against"], row["win_rate"]) for row in rows] == [
-        ("sft", "policy.ppo.0", 0.375), ("sft", "policy.copy.0", 0.5), ("policy.ppo.0", "policy.copy.0", 0.625),
+        ("sft", "policy.ppo.0", 0.3125), ("sft", "policy.copy.0", 0.5), ("policy.ppo.0", "policy.copy.0", 0.6875),
     ]  # fmt: skip
-    assert [(row["p"], row["p_holm"]) for row in rows] == [(1.0, 1.0)] * 3
-    sure = Answers(**(vars(POLICY) | {"greedy_scores": [1.0] * 4}))
+    assert [row["p"] for row in rows] == pytest.approx([0.5, 1.0, 0.5])
+    assert [row["p_holm"] for row in rows] == [1.0] * 3
+    sure = replace(POLICY, sampled_scores=[[6.0, 6.0]] * 4)
     rows = matrix_rows({"sft": SFT, "sure": sure, "copy": SFT}, PROMPTS, "reward_model", "number", 200, seed=0)
     assert [(row["win_rate"], row["p"], row["p_holm"]) for row in rows] == [(0, 0.125, 0.375), (0.5, 1, 1), (1, 0.125, 0.375)]
 

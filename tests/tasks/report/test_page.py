@@ -23,8 +23,8 @@ from tests.tasks.report.conftest import BETTER, RIGHT, STEPS, UNCLEAR, WORSE, Ru
 MakeRun = Callable[..., Run]
 POLICY_KEYS = [
     "sampled_accuracy", "sampled_accuracy_low", "sampled_accuracy_high", "sampled_accuracy_p",
-    "accuracy", "accuracy_low", "accuracy_high", "accuracy_p",
-    "win_rate", "win_rate_low", "win_rate_high", "kl", "kl_low", "kl_high", "entropy",
+    "win_rate", "win_rate_low", "win_rate_high",
+    "accuracy", "accuracy_low", "accuracy_high", "accuracy_p", "kl", "kl_low", "kl_high", "entropy",
     "score", "perplexity", "length", "eos_rate", "distinct_bigrams",
 ]  # fmt: skip
 HIDDEN = {"score_mean", "score_std", "contaminated"}
