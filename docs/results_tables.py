@@ -62,9 +62,20 @@ def _section(result: Result) -> str:
         f"## {result['name']}",
         f"What varies: {', '.join(f'`{key}`' for key in result['keys'])}. {result['ended']} of {result['variants']} variants "
         f"ended well. {origin_line(result)}",
-        _gains(result["gains"]), _differences(result["differences"]), _models(result["models"]), _stages(result["stages"]),
+        _takeaways(result["takeaways"]), _gains(result["gains"]), _differences(result["differences"]),
+        _models(result["models"]), _stages(result["stages"]),
     ]  # fmt: skip
     return "\n\n".join(filter(None, parts))
+
+
+def _takeaways(findings: Sequence[Result]) -> str:
+    """Of a sweep over data/variants/takeaways.yaml."""
+    parts = []
+    for number, finding in enumerate(findings, start=1):
+        body = [[each["says"], _points(each, "mean"), _p(each["p_holm"])] for each in finding["claims"]]
+        parts.append(f"**{number}. {finding['title']}.** {finding['verdict']} In points of {finding['what']}, over seeds:")
+        parts.append(_table(["claim", "difference", "p"], body))
+    return "\n\n".join(parts)
 
 
 def _gains(rows: Sequence[Result]) -> str:

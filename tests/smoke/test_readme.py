@@ -32,6 +32,7 @@ MAKE = {
     "make align": "python -m flows.align",
     "make zoo": "python -m flows.compare --name zoo --seeds 0,1,2 --set policy.algorithms=all",
     "make zoo REWARD=verifier": "--set 'reward.weights={verifier: 1.0}'",
+    "make takeaways": "python -m flows.compare --name takeaways --list data/variants/takeaways.yaml --seeds 0,1,2,3,4",
     "make smollm2": "python -m flows.compare --name smollm2 --list data/variants/smollm2.yaml",
     "make test": "pytest",
     "make ui": "mlflow server",

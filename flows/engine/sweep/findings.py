@@ -95,6 +95,8 @@ class Findings:
             wide.print(gain_table(gains))
         if differences := self._rows("differences"):
             wide.print(difference_table(differences))
+        for number, finding in enumerate(self._rows("takeaways"), start=1):
+            console.print(f"{number}. {finding['title']}. {finding['verdict']}", soft_wrap=True)
         saved = [ended.experiment for ended in map(self._of, self._sweep.variants) if ended.experiment]
         if saved:
             console.print(f"as experiments: dvc exp show; dvc exp apply {saved[0]}", soft_wrap=True)
@@ -105,7 +107,7 @@ class Findings:
         return self.ended.get(variant.name, Ended("failed", 0.0, "its task did not end; Prefect says why"))
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
-        """What the page has too: tasks/report/sweep/gains.py, tasks/report/sweep/difference_table.py."""
+        """What the page has too: gains, difference_table and takeaways of tasks/report/sweep."""
         file = self._variants.folder / f"{name}.json"
         return list(read_json(file)) if file.exists() else []
 

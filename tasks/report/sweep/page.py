@@ -7,15 +7,17 @@ a child process when the last variant has ended; a figure that was not recorded 
 """
 
 import sys
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
 from tasks.core.errors import InputError
 from tasks.core.files import write_json
-from tasks.report.sweep import difference_table, gains
+from tasks.report.sweep import difference_table, gains, takeaways
 from tasks.report.sweep.cells import between, named, small
 from tasks.report.sweep.differences import counted, mean_over_seeds
 from tasks.report.sweep.gain_table import gain_table
+from tasks.report.sweep.takeaway_table import takeaway_table
 from tasks.report.sweep.template import BANNER, PAGE, STYLE
 from tasks.report.sweep.variants import KINDS, Sweep, Variant, read_sweep
 from tasks.report.tables import row, table
@@ -28,6 +30,7 @@ MANY_MODELS = 8  # more of them stand below each other
 def page(sweep: Sweep) -> str:
     gained = gains.rows(sweep)
     found = {
+        "takeaways": takeaway_table(takeaways.findings(sweep)),
         "gains": gain_table(gained, sweep),
         "pairs": difference_table.section(sweep),
         "seeds": seeds(sweep),
@@ -98,7 +101,7 @@ def verdict(sweep: Sweep) -> str:
 def variants(sweep: Sweep) -> str:
     """One row each, with the value of every key that varies; one column each, where there are many models."""
     heads = [*(f"<code>{escape(key)}</code>" for key in sweep.keys), *map(escape, sweep.models)]
-    heads += ["reward model"] if any(one.reward_model for one in sweep.variants) else []
+    heads += ["reward model"] if any(one.proxies.get("reward_model") for one in sweep.variants) else []
     names, columns = [], []
     for one in sweep.variants:
         experiment = f"<small><code>dvc exp apply {escape(one.experiment)}</code></small>" if one.experiment else ""
@@ -109,7 +112,7 @@ def variants(sweep: Sweep) -> str:
         cells = [escape(str(one.params[key])) for key in sweep.keys]
         cells += [_share(one, model) if one.figures else MISSING for model in sweep.models]
         if "reward model" in heads:
-            accuracy = one.reward_model
+            accuracy = one.proxies.get("reward_model", {})
             cells.append(data(accuracy.get("accuracy"), "percent") + small(interval(accuracy, "accuracy", "percent")))
         names.append(name + experiment)
         columns.append(cells)
@@ -159,11 +162,12 @@ def seeds(sweep: Sweep) -> str:
 
 
 def main(folder: Path) -> None:
-    """The page, and its gains and differences for whoever prints them."""
+    """The page, and its gains, differences and takeaways for whoever prints them."""
     sweep = read_sweep(folder)
     (folder / "index.html").write_text(page(sweep), encoding="utf-8")
     write_json(folder / "gains.json", gains.rows(sweep))
     write_json(folder / "differences.json", difference_table.rows(sweep))
+    write_json(folder / "takeaways.json", [asdict(each) for each in takeaways.findings(sweep)])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What the variants of a sweep left on disk, gathered for its page. Nothing has to be there: a variant may have failed, and
 another project's evaluation may record other figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from tasks.core.files import read_json, read_table
+from tasks.core.files import Row, read_json, read_table
 from tasks.report.alarms import Alarm, raised
 from tasks.report.recorded import Figures, read_history
 
@@ -20,9 +20,10 @@ PROMPT_OIRL = "Prompt-OIRL"
 
 @dataclass(frozen=True)
 class Variant:
-    """listed: what a list of variants calls it; params: of the keys that vary. All else by model; figures: of the test prompts;
-    right: prompt by prompt, greedy; sampled: the same for several samples; tokens: sampled to train on; seconds: of the
-    training."""
+    """listed: what a list of variants calls it; params: of the keys that vary; proxies: figures of what stands in for the
+    annotator, by stage. All else by model; figures: of the test prompts; right: prompt by prompt, greedy; sampled: the same for
+    several samples; by_kind: share of right samples by kind of problem; tokens: sampled to train on; seconds: of the training.
+    """
 
     name: str
     listed: str
@@ -32,9 +33,10 @@ class Variant:
     experiment: str
     contaminated: bool
     figures: dict[str, Figures]
-    reward_model: Figures
+    proxies: dict[str, Figures]
     right: dict[str, Right]
     sampled: dict[str, Answers]
+    by_kind: dict[str, Figures]
     tokens: dict[str, float]
     seconds: dict[str, float]
     alarms: dict[str, list[Alarm]]
@@ -119,9 +121,10 @@ def _variant(entry: dict[str, Any]) -> Variant:
         entry["name"], entry["listed"], entry["params"], entry["state"], entry["why"], entry["experiment"],
         contaminated=bool(metrics.get("contaminated")),
         figures=dict(_figures(metrics)),
-        reward_model=metrics.get("reward_model", {}),
+        proxies=_proxies(reports, metrics),
         right=right,
         sampled=sampled,
+        by_kind=_by_kind(reports) if saved else {},
         tokens={model: sum(row.get("rollout/tokens", 0.0) for row in rows) for model, rows in histories.items() if rows},
         seconds={model: known for model, known in seconds.items() if known is not None},
         alarms={model: raised(history) for model, history in histories.items()},
@@ -153,15 +156,38 @@ def _right(reports: Path) -> tuple[dict[str, Right], dict[str, Answers]]:
     sampled: dict[str, Answers] = {}
     completions, choices = reports / "evaluate/completions.parquet", reports / "prompt_oirl/choices.parquet"
     rows = read_table(completions) if completions.exists() else []
-    models = {row["model"]: row["model"].removeprefix("policy.").rpartition(".") for row in rows}  # of policy.ppo.0, or sft
-    algorithms = [algorithm for algorithm, _, _ in models.values()]
+    names = _names(rows)
     for row in rows:
         if row["correct"] is not None:
-            algorithm, _, seed = models[row["model"]]
-            model = _model(algorithm, seed, algorithms.count(algorithm) > 1) if algorithm else row["model"]
+            model = names[row["model"]]
             right.setdefault(model, {})[row["id"], row["prompt"]] = float(row["correct"])
             if row.get("samples_right") is not None:
                 sampled.setdefault(model, {})[row["id"], row["prompt"]] = row["samples_right"], row["samples"]
     for row in read_table(choices) if choices.exists() else []:
         right.setdefault(PROMPT_OIRL, {})[row["query_id"], row["query"]] = float(row["correct"])
     return right, sampled
+
+
+def _by_kind(reports: Path) -> dict[str, Figures]:
+    file = reports / "evaluate/kinds.parquet"
+    rows = read_table(file) if file.exists() else []
+    names, found = _names(rows), dict[str, Figures]()
+    for row in rows:
+        found.setdefault(names[row["model"]], {})[row["kind"]] = row["sampled_accuracy"]
+    return found
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    """ppo, or with several seeds ppo, seed 0: by the model's name in the tables of an evaluation, policy.ppo.0."""
+    parts = {row["model"]: row["model"].removeprefix("policy.").rpartition(".") for row in rows}
+    algorithms = [algorithm for algorithm, _, _ in parts.values()]
+    return {
+        raw: _model(algorithm, seed, algorithms.count(algorithm) > 1) if algorithm else raw
+        for raw, (algorithm, _, seed) in parts.items()
+    }
+
+
+def _proxies(reports: Path, metrics: dict[str, Any]) -> dict[str, Figures]:
+    judge = reports / "judge_model/metrics.json"
+    found = {stage: metrics[stage] for stage in ("reward_model", "prompt_oirl") if stage in metrics}
+    return found | ({"judge_model": read_json(judge)} if judge.exists() else {})
