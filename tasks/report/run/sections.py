@@ -13,6 +13,7 @@ from tasks.report.run import examples, params, tabular
 from tasks.report.run.alarm_table import alarm_table
 from tasks.report.run.charts import on_policy, too_many
 from tasks.report.run.comparison import changed_answers, comparison
+from tasks.report.run.overoptimization import budget_table
 from tasks.report.run.recorded import Recorded
 from tasks.report.run.win_matrix import kind_table, win_matrix
 from tasks.report.wording import Style, data, interval, listing
@@ -126,7 +127,7 @@ def _training(recorded: Recorded, charts: dict[str, Figure]) -> str:
             "<h3>Over-optimization: does the goal follow the proxy?</h3><p>Dots: training steps, darker towards the end. "
             "Diamonds: sampled completions of the test prompts; SFT, in the colour of the text, has a KL of 0. The dotted line "
             "is the best, by score, of n samples of SFT on the test prompts, whose KL is log n − (n−1)/n: what the reward "
-            "model can do without any training.</p>" + optimization
+            "model can do without any training.</p>" + optimization + budget_table(recorded)
         )
     return "".join(parts)
 
