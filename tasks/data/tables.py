@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tables: TypeAlias = dict[Table, list[Row]]
+Key = TypeVar("Key")
 
 COLUMNS: dict[Table, tuple[str, ...]] = {
     "corpus": ("text",),
@@ -45,13 +46,14 @@ def generated(config: GenerateConfig, instructions: InstructionsConfig, seed: in
 def collected(data_sets: Iterable[LoadedSet], instruction: str, max_rows: int | None) -> Tables:
     """What the data sets hold, each row on the side its query belongs to; demonstrations follow `instruction`."""
     tables: Tables = {table: [] for table in COLUMNS}
-    for data_set in data_sets:
+    for number, data_set in enumerate(data_sets):
         for table in data_set.config.tables:
             if table == "feedback":
-                tables[table] += judged(data_set)
-                continue
-            rows = (_row(table, example, _side(example, data_set)) for example in data_set.examples)
-            tables[table] += [row for row in rows if row is not None]
+                rows = judged(data_set)
+            else:
+                found = (_row(table, example, _side(example, data_set)) for example in data_set.examples)
+                rows = [row for row in found if row is not None]
+            tables[table] += [row | {"set": number} for row in rows]
     for row in tables["demonstrations"]:
         row["instruction_id"] = instruction
     first = {table: _first(rows, max_rows) for table, rows in tables.items()}
@@ -95,7 +97,7 @@ def training_text(tables: Tables) -> list[str]:
     return [row["text"] for row in tables["corpus"]] + demonstrations + prompts
 
 
-def at_most(counts: dict[str, int], limit: int | None) -> dict[str, int]:
+def at_most(counts: dict[Key, int], limit: int | None) -> dict[Key, int]:
     """The counts scaled down to `limit` in total, at least 1 of each."""
     total = sum(counts.values())
     return counts if limit is None or total <= limit else {key: max(1, count * limit // total) for key, count in counts.items()}
@@ -210,9 +212,12 @@ def doubled(table: Table, rows: list[Row]) -> int:
 
 
 def _first(rows: list[Row], limit: int | None) -> list[Row]:
-    """The first rows of each split, in the proportion of the splits."""
+    """The first rows of each split of each set, in their proportions; split by split."""
+    parts = [(row.get("split", "train"), row["set"]) for row in rows]
+    room = at_most(Counter(parts), limit)
     by_split: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_split[row.get("split", "train")].append(row)
-    counts = at_most({split: len(group) for split, group in by_split.items()}, limit)
-    return [row for split, group in by_split.items() for row in group[: counts[split]]]
+    for row, (split, data_set) in zip(rows, parts, strict=True):
+        if room[split, data_set]:
+            room[split, data_set] -= 1
+            by_split[split].append(row)
+    return [row for group in by_split.values() for row in group]

@@ -68,6 +68,23 @@ def test_max_rows_keeps_the_proportion_of_splits() -> None:
     assert set(Counter(row["split"] for row in tables["prompts"])) == {"train", "validation", "test"}
 
 
+def test_max_rows_keeps_the_proportion_of_sets() -> None:
+    """Three quarters of the rows are of the first set, whatever the split leaves in the table."""
+    sets = [
+        LoadedSet(
+            DataSet(tables=["demonstrations"], file="x", split="train"),
+            [Example(f"{name}-{n}", f"{name} {n}", str(n)) for n in range(size)], 0,
+        )
+        for name, size in {"many": 300, "few": 100}.items()
+    ]  # fmt: skip
+    many, few = ([row["id"] for row in collected([one], "short", None)["demonstrations"]] for one in sets)
+    room = 40 * len(many) // (len(many) + len(few)), 40 * len(few) // (len(many) + len(few))
+    assert 28 <= room[0] <= 32
+    rows = collected(sets, "short", 40)["demonstrations"]
+    assert [row["id"] for row in rows] == many[: room[0]] + few[: room[1]]
+    assert [row["id"] for row in collected(sets, "short", None)["demonstrations"]] == many + few
+
+
 def feedback(*examples: Example) -> list[Any]:
     loaded = LoadedSet(DataSet(tables=["feedback"], file="x", split="train"), list(examples), 0)
     return collected([loaded], "short", None)["feedback"]
