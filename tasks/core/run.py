@@ -4,8 +4,7 @@
         run(SftConfig, train)
 
 Exit code 0; 1 with one sentence on bad input or a full disk, or with a traceback if the fault is ours; 130 or 143 if
-interrupted. MLflow is told FINISHED, FAILED or KILLED. A stage that trains
-is as many processes as `compute.processes` says.
+interrupted. MLflow is told FINISHED, FAILED or KILLED. A stage that trains is as many processes as `compute.processes` says.
 """
 
 import argparse
@@ -19,8 +18,12 @@ from collections.abc import Callable
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError, check_system
 from tasks.core.follower import Follower
-from tasks.core.processes import STOPPED, Stopped, check_sizes, joined, processes_of, run_together
+from tasks.core.processes import STOPPED, Stopped, check_sizes, joined, processes_of
 from tasks.core.stage import AnyConfig, Stage
+
+LESS_MEMORY = (
+    "lower a `micro_batch_size`, `compute.rows_at_once` or `compute.logits_at_once`, or set `compute.checkpointing` to true"
+)
 
 
 def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]) -> None:
@@ -36,7 +39,11 @@ def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None])
     def run_one() -> int:
         return _run(config_class, work, name, getattr(arguments, "seed", None), processes)
 
-    sys.exit(run_together(name, processes, run_one) if processes > 1 and "RANK" not in os.environ else run_one())
+    if processes == 1 or "RANK" in os.environ:
+        sys.exit(run_one())
+    from tasks.core.launcher import run_together
+
+    sys.exit(run_together(name, processes, run_one))
 
 
 def _run(
@@ -69,8 +76,11 @@ def _run(
         status, code = "KILLED", 130
     except Stopped:
         status, code = "KILLED", STOPPED
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; a stage without torch does not import it
+            print(f"{name}: {str(error).partition('.')[0]}; {LESS_MEMORY}", file=sys.stderr)
+        else:
+            traceback.print_exc()
     if stage:
         stage.end(status)
     return code

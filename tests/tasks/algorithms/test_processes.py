@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tasks.core.config import lookup
 from tasks.core.files import read_json, write_json
-from tasks.core.processes import joined, run_together
+from tasks.core.launcher import run_together
+from tasks.core.processes import joined
 from tests.project import PARAMS
 from tests.tasks.algorithms.bench import Bench
 

@@ -8,7 +8,8 @@ from tasks.algorithms.ppo import PpoConfig
 from tasks.algorithms.raft import RaftConfig
 from tasks.core.config import lookup
 from tasks.core.errors import InputError
-from tasks.core.processes import STOPPED, Stopped, check_sizes, check_world, collective, joined, processes_of, run_together
+from tasks.core.launcher import run_together
+from tasks.core.processes import STOPPED, Stopped, check_sizes, check_world, collective, joined, processes_of
 from tests.project import PARAMS, write_params
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.core.processes import joined, run_together
+from tasks.core.launcher import run_together
+from tasks.core.processes import joined
 from tasks.models.batch import collate
 from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.data_parallel import average_gradients, whole
