@@ -1,7 +1,7 @@
 """Two processes learn what one learns: same text, same figures and weights within a tolerance, and among each other the same
 bits.
 
-In memory, on a random model, over gloo. Tolerance 2e-4 where a step moves a weight by 1e-3, as for micro-batches.
+In memory, on a random model, over gloo. Tolerance 2e-4 where a step moves a weight by 1e-3 or more, as for micro-batches.
 """
 
 import importlib
