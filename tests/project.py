@@ -106,7 +106,7 @@ ALGORITHMS = list(POLICIES)
 PARAMS: dict[str, Any] = {
     "runtime": {"seed": 0, "threads": 1, "device": "cpu"},
     "task": {"prompt_format": PROMPT_FORMAT, "max_prompt_tokens": 16, "max_new_tokens": 8, "verifier": "number"},
-    "compute": {"precision": "float32", "rows_at_once": None, "logits_at_once": None, "checkpointing": False},
+    "compute": {"precision": "float32", "rows_at_once": None, "logits_at_once": None, "checkpointing": False, "processes": 1},
     "adapter": {"rank": 0, "alpha": 32.0, "targets": None},
     "optimizer": {
         "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup_steps": 5, "warmup_share": 0.05,

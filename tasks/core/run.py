@@ -4,7 +4,7 @@
         run(SftConfig, train)
 
 Exit code 0; 1 with one sentence on bad input or a full disk, or with a traceback if the fault is ours; 130 or 143 if
-interrupted. MLflow is told FINISHED, FAILED or KILLED.
+interrupted. MLflow is told FINISHED, FAILED or KILLED. A stage that trains is as many processes as `compute.processes` says.
 """
 
 import argparse
@@ -17,11 +17,13 @@ from collections.abc import Callable
 
 from tasks.core.config import RuntimeConfig
 from tasks.core.errors import InputError, check_system
+from tasks.core.follower import Follower
+from tasks.core.processes import STOPPED, Stopped, check_sizes, joined, processes_of
 from tasks.core.stage import AnyConfig, Stage
 
-
-class Stopped(BaseException):
-    """SIGTERM: end now; the last checkpoint stays."""
+LESS_MEMORY = (
+    "lower a `micro_batch_size`, `compute.rows_at_once` or `compute.logits_at_once`, or set `compute.checkpointing` to true"
+)
 
 
 def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]) -> None:
@@ -30,20 +32,34 @@ def run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None])
     if "." in config_class.namespace:  # policy.<algorithm>: one stage per seed
         parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
-    sys.exit(_run(config_class, work, getattr(arguments, "seed", None)))
-
-
-def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None], seed: int | None) -> int:
     signal.signal(signal.SIGTERM, _stop)
-    name = stage_name(config_class.namespace, seed)
+    name = stage_name(config_class.namespace, getattr(arguments, "seed", None))
+    processes = processes_of(name)
+
+    def run_one() -> int:
+        return _run(config_class, work, name, getattr(arguments, "seed", None), processes)
+
+    if processes == 1 or "RANK" in os.environ:
+        sys.exit(run_one())
+    from tasks.core.launcher import run_together
+
+    sys.exit(run_together(name, processes, run_one))
+
+
+def _run(
+    config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None], name: str, seed: int | None, processes: int
+) -> int:
+    kind = Follower if processes > 1 and os.environ["RANK"] != "0" else Stage
     stage = None
     status, code = "FAILED", 1
     try:
         check_system()
         config, runtime = config_class.load(), RuntimeConfig.load()
-        stage = Stage(name, config, runtime, seed)
+        check_sizes(config, processes)
+        stage = kind(name, config, runtime, seed)
         make_deterministic(runtime)
-        work(config, stage)
+        with joined(processes, runtime.device):
+            work(config, stage)
         stage.finish()
         status, code = "FINISHED", 0
     except InputError as error:
@@ -59,9 +75,12 @@ def _run(config_class: type[AnyConfig], work: Callable[[AnyConfig, Stage], None]
     except KeyboardInterrupt:
         status, code = "KILLED", 130
     except Stopped:
-        status, code = "KILLED", 143
-    except Exception:
-        traceback.print_exc()
+        status, code = "KILLED", STOPPED
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; a stage without torch does not import it
+            print(f"{name}: {str(error).partition('.')[0]}; {LESS_MEMORY}", file=sys.stderr)
+        else:
+            traceback.print_exc()
     if stage:
         stage.end(status)
     return code

@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.models.cache import has_plain_cache
+from tasks.models.data_parallel import count, share_rows
 
 
 class ComputeConfig(Config):
@@ -25,6 +26,7 @@ class ComputeConfig(Config):
     rows_at_once: PositiveInt | None
     logits_at_once: PositiveInt | None
     checkpointing: bool
+    processes: PositiveInt  # of a training stage, each with a share of the rows and on CUDA a GPU of its own
 
 
 def apply_settings(model: Any, settings: ComputeConfig) -> Any:
@@ -32,6 +34,7 @@ def apply_settings(model: Any, settings: ComputeConfig) -> Any:
     if settings.logits_at_once and model.get_output_embeddings():
         check_head(model, "compute.logits_at_once", "null")
     model.rows_at_once, model.logits_at_once = settings.rows_at_once, settings.logits_at_once
+    model.share_rows = share_rows if count() > 1 else None
     model.shares_prompts = has_plain_cache(model) and not settings.checkpointing  # a layer computed again would fill it twice
     if settings.precision == "bfloat16":
         if model.device.type == "cuda" and not torch.cuda.is_bf16_supported():

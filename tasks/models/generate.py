@@ -2,7 +2,8 @@
 
 Against `model.generate` it saves what alignment does not need: the prompt of a group is read once for all its completions,
 finished rows leave the batch, many at a time because that copies the cache, and the log-probabilities come for free. Row i at
-step t uses the uniform number u[i, t] and nothing else, so a sample does not depend on when its neighbours finished.
+step t uses the uniform number u[i, t] and nothing else, so a sample does not depend on when its neighbours finished, nor on
+how many processes share out the prompts.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from transformers import DynamicCache
 from tasks.models.batch import Batch, by_length, pad
 from tasks.models.cache import make_cache
 from tasks.models.compute import at_once
+from tasks.models.data_parallel import own_rows, whole
 
 ROWS_AT_ONCE = 256
 CROWDED = 0.75  # finished rows leave the batch when no larger share of it is still writing
@@ -54,18 +56,45 @@ def sample(
         raise ValueError(f"top_k ({top_k}) must be at least 1")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p ({top_p}) must be above 0 and at most 1")
-    pad_id = tokenizer.pad_token_id
-    device = next(model.parameters()).device
+    uniform = torch.zeros(len(prompts) * group_size, max_new_tokens)
+    if temperature > 0:
+        uniform = torch.rand(uniform.shape, generator=generator, dtype=torch.float64)
+    by_prompt, own = (len(prompts), group_size), own_rows(len(prompts))
+    noise = uniform.unflatten(0, by_prompt)[own].flatten(0, 1)
+    written = _write(model, tokenizer, [prompts[row] for row in own], noise, temperature, top_k, top_p)
+    completion_ids, logprobs, entropy, lengths = (
+        whole(part.unflatten(0, (len(own), group_size)), len(prompts)).flatten(0, 1) for part in written
+    )
+
+    pad_id, device = tokenizer.pad_token_id, completion_ids.device
+    prompt_ids, prompt_mask = (tensor.to(device) for tensor in pad(prompts, pad_id, left=True))
+    time, stops = int(lengths.max()), torch.tensor(stop_ids(model, tokenizer), device=device)
+    is_written = torch.arange(time, device=device) < lengths[:, None]
+    last = completion_ids.gather(1, lengths[:, None] - 1)[:, 0]
+    return Rollout(
+        prompt_ids=prompt_ids.repeat_interleave(group_size, dim=0),
+        prompt_mask=prompt_mask.repeat_interleave(group_size, dim=0),
+        completion_ids=completion_ids[:, :time].where(is_written, pad_id),
+        completion_mask=is_written.long(),
+        logprobs=logprobs[:, :time].where(is_written, 0.0),
+        entropy=entropy[:, :time].where(is_written, 0.0),
+        finished=torch.isin(last, stops),
+    )
+
+
+def _write(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], uniform: Tensor, temperature: float,
+    top_k: int | None, top_p: float | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(ids, log-probabilities, entropies, lengths) of the completions: (rows, time) but lengths, (rows,). What comes after the
+    end of one means nothing. uniform: (rows, time), those of one prompt next to each other."""
     prompt_ids, prompt_mask, cache, logits = read_prompts(model, tokenizer, prompts)
-    prompt_time = prompt_ids.shape[1]
-    rows = len(prompts) * group_size
-    completion_ids = torch.full((rows, max_new_tokens), pad_id, device=device)
+    prompt_time, device = prompt_ids.shape[1], prompt_ids.device
+    (rows, max_new_tokens), group_size = uniform.shape, len(uniform) // len(prompts)
+    completion_ids = torch.full((rows, max_new_tokens), tokenizer.pad_token_id, device=device)
     logprobs = torch.zeros(rows, max_new_tokens, device=device)
     entropy = torch.zeros(rows, max_new_tokens, device=device)
     lengths = torch.full((rows,), max_new_tokens, device=device)
-    uniform = torch.zeros(rows, max_new_tokens)
-    if temperature > 0:
-        uniform = torch.rand(rows, max_new_tokens, generator=generator, dtype=torch.float64)
     uniform, stops = uniform.to(device), torch.tensor(stop_ids(model, tokenizer), device=device)
 
     cache.batch_repeat_interleave(group_size)
@@ -99,18 +128,7 @@ def sample(
             use_cache=True,
         ).logits[:, -1]
 
-    time = int(lengths.max())
-    written = torch.arange(time, device=device) < lengths[:, None]
-    last = completion_ids.gather(1, lengths[:, None] - 1)[:, 0]
-    return Rollout(
-        prompt_ids=prompt_ids.repeat_interleave(group_size, dim=0),
-        prompt_mask=prompt_mask.repeat_interleave(group_size, dim=0),
-        completion_ids=completion_ids[:, :time].where(written, pad_id),
-        completion_mask=written.long(),
-        logprobs=logprobs[:, :time].where(written, 0.0),
-        entropy=entropy[:, :time].where(written, 0.0),
-        finished=torch.isin(last, stops),
-    )
+    return completion_ids, logprobs, entropy, lengths
 
 
 def read_prompts(model: Any, tokenizer: Any, prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor, DynamicCache, Tensor]:

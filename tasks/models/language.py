@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from tasks.core.errors import InputError
 from tasks.core.stage import Stage
 from tasks.models.compute import ComputeConfig, apply_settings
+from tasks.models.data_parallel import rank
 from tasks.models.tokenizer import load_tokenizer
 
 transformers.utils.logging.set_verbosity_error()  # a new head is announced as missing weights
@@ -104,6 +105,8 @@ def frozen_copy(model: Any) -> Any:
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A folder that `AutoModel….from_pretrained` loads, tokenizer included, in the precision the model came in. The model
     itself is rounded to it, which takes no more memory; an adapter stays as it is, its sum with the weights is rounded."""
+    if rank():
+        return  # the first process of the stage has the same weights
     if bad := _not_finite(model):
         raise InputError(f"`{bad}` of the trained model is not finite, so it is not published; lower the learning rate")
     dtype, generator = getattr(model, "saved_dtype", model.dtype), torch.Generator().manual_seed(0)

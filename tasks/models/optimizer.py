@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch.nn import Parameter
 
 from tasks.core.config import Config
+from tasks.models.data_parallel import average_gradients
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -48,6 +49,7 @@ class Optimizer(torch.optim.AdamW):
 
     def _step(self, learning_rate: float) -> float:
         parameters: list[Any] = [parameter for group in self.param_groups for parameter in group["params"]]
+        average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm or math.inf)
         for group in self.param_groups:
             group["lr"] = learning_rate

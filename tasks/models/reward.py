@@ -19,6 +19,7 @@ from tasks.core.errors import InputError
 from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import at_once
+from tasks.models.data_parallel import by_rows
 from tasks.models.language import check_model_folder, in_float32
 from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.models.tokenizer import load_tokenizer
@@ -100,6 +101,7 @@ def load_ensemble(folder: Path, device: str) -> list[Any]:
     return [load_reward_model(each, device) for each in (folder, *itertools.takewhile(Path.exists, others))]
 
 
+@by_rows
 def raw_scores(reward_model: Any, batch: Batch) -> Tensor:
     """The head's output at the last token of each completion: (batch,). The ids are those of the reward model's tokenizer."""
     context = context_length(reward_model)
@@ -148,6 +150,7 @@ def disagreement(reward_models: Sequence[Any], batch: Batch, tokenizer: Any) -> 
     return torch.stack([standardised_scores(each, batch, tokenizer) for each in reward_models]).std(0, correction=0)
 
 
+@by_rows
 def token_scores(reward_model: Any, batch: Batch) -> Tensor:
     """The head after each completion token: (batch, time), in units of raw_scores, which is the last of them."""
     hidden = reward_model.base_model(
@@ -159,6 +162,7 @@ def token_scores(reward_model: Any, batch: Batch) -> Tensor:
     return reward_model.score(hidden[:, -batch.time :]).squeeze(-1)
 
 
+@by_rows
 def state_values(critic: Any, batch: Batch) -> Tensor:
     """The head's output at the state that each completion token is predicted from: (batch, time), in units of raw_scores.
 

@@ -5,13 +5,20 @@ in the backward pass, where they are computed again: with a large vocabulary the
 
 A model with the attribute `shares_prompts` reads a prompt that several rows have once for all of them, as the sampler does: the
 completions then attend to its keys and values, and its gradient is the sum of theirs.
+
+A model with the attribute `share_rows` is held by several processes: share_rows(function, model, batch, ...) is what
+function(model, batch, ...) gives, of which each process computes some of the rows.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class PromptsAndCompletions(Protocol):
@@ -33,6 +40,17 @@ class PromptsAndCompletions(Protocol):
     def completion_ids(self) -> Tensor: ...  # (batch, time)
 
 
+def by_rows(function: Function) -> Function:
+    """For a function of (model, batch, ...) to tensors with the batch's rows: they are shared out if the model says so."""
+
+    @wraps(function)
+    def shared(model: Any, batch: Any, *others: Any) -> Any:
+        share = getattr(model, "share_rows", None)
+        return share(function, model, batch, *others) if share else function(model, batch, *others)
+
+    return cast(Function, shared)
+
+
 def completion_logprobs(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> Tensor:
     """log π(y_t | x, y_<t) for every token of the completions: (batch, time), in nats. Padding gets a number too: mask it.
 
@@ -41,6 +59,7 @@ def completion_logprobs(model: Any, batch: PromptsAndCompletions, temperature: f
     return label_logprobs(model, batch, batch.completion_ids, temperature)
 
 
+@by_rows
 def label_logprobs(model: Any, batch: PromptsAndCompletions, labels: Tensor, temperature: float = 1.0) -> Tensor:
     """log π(a_t | x, y_<t) of other tokens in the states that the completions lead through: (batch, time), in nats.
 
@@ -52,6 +71,7 @@ def label_logprobs(model: Any, batch: PromptsAndCompletions, labels: Tensor, tem
 
 
 @torch.no_grad()
+@by_rows
 def likeliest_tokens(model: Any, batch: PromptsAndCompletions) -> Tensor:
     """argmax_a π(a | x, y_<t) in each of those states: (batch, time)."""
     if at_once := getattr(model, "logits_at_once", None):
@@ -60,6 +80,7 @@ def likeliest_tokens(model: Any, batch: PromptsAndCompletions) -> Tensor:
     return _logits(model, batch)[0].argmax(-1)
 
 
+@by_rows
 def completion_logprobs_and_hidden(model: Any, batch: PromptsAndCompletions, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """The same, and the last hidden state that each token was predicted from: (batch, time, hidden), for a value head."""
     if getattr(model, "logits_at_once", None):

@@ -10,8 +10,10 @@ import shutil
 import pytest
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
+from ruamel.yaml import YAML
 
 from tasks.core.config import read_params
+from tasks.core.processes import TRAINING
 from tasks.report.run.recorded import SHARED
 from tests.project import ALGORITHMS, STAGES, write_params
 from tests.rules.code import REPO, calls, closure, imports, modules, namespaces, tree, work_of
@@ -181,6 +183,14 @@ def test_a_stage_runs_under_its_own_name(stages):
     """run(Config, work) in its module has the namespace that dvc.yaml gives the stage."""
     for name, stage in stages.items():
         assert work_of(entry(stage), namespace(name)), name
+
+
+def test_a_stage_that_trains_has_a_gpu_for_each_process():
+    """dvc.yaml takes the number from `compute.processes`; a stage of one process has one GPU, or none."""
+    declared = YAML(typ="safe").load(DVC_YAML.read_text(encoding="utf-8"))["stages"]
+    gpus = {name: stage.get("meta", {}).get("gpus") for name, stage in declared.items()}
+    assert {name for name, asked in gpus.items() if asked == "${compute.processes}"} == {*TRAINING}
+    assert {asked for name, asked in gpus.items() if name not in TRAINING} == {1, None}
 
 
 def test_every_stage_writes_a_receipt_that_no_stage_reads(stages):
