@@ -11,10 +11,11 @@ import pytest
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row, write_json, write_table
+from tasks.data.calls import COLUMNS
 from tasks.data.contamination import HeldOut
 from tasks.data.evidence import overlap
 from tasks.data.prompt_evidence import overlap_prompt_log, questions, repeats
-from tasks.data.prompt_log import COLUMNS, FOLDS, PromptLogConfig, read_prompt_log, related
+from tasks.data.prompt_log import FOLDS, PromptLogConfig, read_prompt_log, related
 from tests.processes import REPO
 
 PROMPTS = {"short": "Be short.", "steps": "Step by step."}

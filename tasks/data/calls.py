@@ -1,0 +1,131 @@
+"""A file of calls of a model, as tables with the same eight columns: who was asked what, under which prompt, and how it went.
+
+A table (.parquet, .jsonl, .json, .csv), or a file of data/prompt_logs (.yaml) that names one outside the repository, pinned by
+its sha256, with the rows to take and what its columns are called.
+
+The columns stand under their names, or are templates over those there are ("{question}"). One row is one call of the model: a
+query that was asked again under the same prompt stands there again, and may well have been answered differently.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from tasks.core.config import Config
+from tasks.core.errors import InputError
+from tasks.core.files import Row
+from tasks.data.pinned import pinned_file, read_rows
+from tasks.data.templates import fill
+
+LogColumn: TypeAlias = Literal["query", "prompt", "correct", "query_id", "prompt_id", "completion", "split", "cost"]
+
+REQUIRED: tuple[LogColumn, ...] = ("query", "prompt", "correct")
+COLUMNS: tuple[LogColumn, ...] = (*REQUIRED, "query_id", "prompt_id", "completion", "split", "cost")
+LABELS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": None}
+
+
+class CriticsConfig(Config):
+    """Inside a file of data/prompt_logs: how sure the language model was of each answer to a test query.
+
+    Columns prompt_id, row (the number of the test call under its prompt) and confidence.
+    """
+
+    file: str
+    sha256: str | None = None
+    where: dict[str, str | bool | int] = Field(default_factory=dict)
+
+
+class LogFileConfig(Config):
+    """A file of data/prompt_logs: where a log lies, which of its rows, and how its columns are called."""
+
+    namespace = "log"
+
+    file: str  # .jsonl, .json, .csv or .parquet; ${VARIABLE} is replaced
+    sha256: str | None = None
+    where: dict[str, str | bool | int] = Field(default_factory=dict)  # column: the value that its rows must have
+    columns: dict[LogColumn, str] = Field(default_factory=dict)
+    critics: CriticsConfig | None = None
+
+
+def read_calls(path: Path, needed: Sequence[LogColumn] = REQUIRED) -> list[Row]:
+    """One row per call, with exactly the eight columns, `correct` as a bool; None where nothing is said.
+
+    needed: columns that must be there. Raises InputError for a file that is missing, changed or not as described. A table
+    without rows is returned as it is.
+    """
+    if path.suffix == ".yaml":
+        described = LogFileConfig.load(path)
+        file = pinned_file(described.file, described.sha256, f"{path}: log")
+        return _calls(taken(read_rows(file), described.where, file), described.columns, file, needed)
+    rows = read_rows(path)
+    return _calls(dict(enumerate(rows)), {}, path, needed) if rows else []
+
+
+def taken(rows: list[Row], where: dict[str, str | bool | int], file: Path) -> dict[int, Row]:
+    """The rows to use, by their number in the file."""
+    if not rows:
+        raise InputError(f"{file} holds no rows; a log needs at least one")
+    taken = dict(enumerate(rows))
+    for column, value in where.items():
+        try:
+            fill(f"{{{column}}}", rows[0])
+        except InputError as error:
+            raise InputError(f"{file}: {error} (`where` of the log)") from None
+        found = {index: str(row.get(column)) for index, row in taken.items()}
+        taken = {index: taken[index] for index, text in found.items() if text.casefold() == str(value).casefold()}
+        if not taken:
+            there = ", ".join(repr(text) for text in sorted(set(found.values()))[:8])
+            raise InputError(f"{file}: no row has {value!r} as its `{column}` (`where` of the log); there are {there}")
+    return taken
+
+
+def _calls(rows: dict[int, Row], columns: dict[LogColumn, str], file: Path, needed: Sequence[LogColumn]) -> list[Row]:
+    """The rows in our columns. A query or a prompt without an id gets one, by its text."""
+    there = next(iter(rows.values()))
+    templates = {column: f"{{{column}}}" for column in COLUMNS if column in there or column in needed} | columns
+    calls = []
+    for index, row in rows.items():
+        try:
+            call: Row = {**dict.fromkeys(COLUMNS), **{name: fill(text, row) for name, text in templates.items()}}
+            call["correct"], call["cost"] = _label(call["correct"] or ""), _cost(call["cost"])
+        except InputError as error:
+            raise InputError(f"{file}, row {index}: {error}") from None
+        calls.append(call)
+    for kind in ("query", "prompt"):
+        if kind in templates:
+            _identify(dict(zip(rows, calls, strict=True)), kind, file)
+    return calls
+
+
+def _label(text: str) -> bool | None:
+    if text.casefold() not in LABELS:
+        raise InputError(f"`correct` is {text[:40]!r}; it must be true or false, or 1 or 0")
+    return LABELS[text.casefold()]
+
+
+def _cost(text: str | None) -> float | None:
+    try:
+        cost = float(text) if text else None
+    except ValueError:
+        cost = -1.0
+    if cost is not None and not 0 <= cost < float("inf"):
+        raise InputError(f"`cost` is {text!r}; it must be a number of at least 0")
+    return cost
+
+
+def _identify(calls: dict[int, Row], kind: str, file: Path) -> None:
+    """Give ids where there are none; one id means one text."""
+    made: dict[str, str] = {}
+    first: dict[str, int] = {}
+    for index, call in calls.items():
+        text = call[kind]
+        if call[f"{kind}_id"] is None:
+            call[f"{kind}_id"] = made.setdefault(text, f"{kind}-{len(made)}")
+        earlier = first.setdefault(call[f"{kind}_id"], index)
+        if calls[earlier][kind] != text:
+            raise InputError(
+                f"{file}: {kind} {call[f'{kind}_id']} has one text in row {earlier} and another in row {index}; "
+                f"correct the log, or name another column as `{kind}_id`"
+            )
