@@ -4,12 +4,13 @@ Who was champion before is a tag of the name, the present one last: so a rollbac
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.errors import InputError
-from tasks.core.mlflow_client import connect, experiment_id
+from tasks.core.mlflow_client import connect, experiment_id, short, tracking_uri
 from tasks.core.recorded_runs import known
 
 if TYPE_CHECKING:
@@ -101,6 +102,26 @@ class Registry:
     def _crown(self, history: list[str]) -> None:
         self._client.set_registered_model_tag(self.name, CHAMPIONS, json.dumps(history))
         self._client.set_registered_model_alias(self.name, CHAMPION, history[-1])
+
+
+def served_folder(uri: str, scratch: Path) -> tuple[str, Path]:
+    """(models:/<name>/<version>, what `serving.save_served` was given as the folder) of a version by its URI, which may have an
+    alias; its files are downloaded into `scratch`."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@(.+))", uri)
+    if not match:
+        raise InputError(f"{uri} names no version of a model; write models:/<name>/<version> or models:/<name>@<alias>")
+    name, number, alias = match.groups()
+    client = connect()
+    try:
+        number = number or str(client.get_model_version_by_alias(name, alias).version)
+        source = client.get_model_version_download_uri(name, number)
+        files = Path(download_artifacts(source, dst_path=str(scratch), tracking_uri=tracking_uri()))
+    except MlflowException as error:
+        raise InputError(f"{uri} cannot be had from MLflow's registry ({short(error)})") from None
+    return f"models:/{name}/{number}", files / "artifacts" / name
 
 
 def _version(found: "ModelVersion") -> Version:
