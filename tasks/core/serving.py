@@ -6,7 +6,7 @@ Its code travels as text, nothing is pickled, and the package `tasks` goes along
 import importlib.metadata
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,12 +17,17 @@ Answer: TypeAlias = Callable[[list[Row], dict[str, Any]], list[Row]]  # rows and
 
 
 def save_served(
-    path: Path, script: Path, folder: Path, example: tuple[list[Row], dict[str, Any], list[Row]], packages: list[str]
+    path: Path,
+    script: Path,
+    folder: Path,
+    example: tuple[list[Row], dict[str, Any], list[Row]],
+    packages: list[str],
+    prompts: Sequence[str] = (),
 ) -> None:
     """Write the model. script: a module that calls `serve`. folder: what it loads. packages: what it needs installed.
-    example: rows, params, and the answer to them, from which the signature is taken.
+    example: rows, params, and the answer to them, from which the signature is taken. prompts: URIs of MLflow's prompt registry.
     """
-    from mlflow.models import infer_signature
+    from mlflow.models import Model, infer_signature
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import AnyType, ColSpec, Schema
     from pandas import DataFrame
@@ -34,6 +39,7 @@ def save_served(
     warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer column")  # none of ours is ever missing
     save_model(
         path,
+        mlflow_model=Model(prompts=[*prompts] or None),
         python_model=str(script),
         artifacts={"folder": str(folder)},
         code_paths=[str(Path(__file__).parents[1])],

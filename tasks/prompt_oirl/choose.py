@@ -8,6 +8,8 @@ from tasks.core.errors import InputError, did_you_mean
 from tasks.core.files import Row
 from tasks.prompt_oirl.reference import Reference
 
+VERSIONS = "prompt_uris.json"  # in the folder of a registered model: prompt_id -> URI in MLflow's prompt registry
+
 
 class Choosing(Protocol):
     """What selector.py and finetune.py have in common."""
@@ -69,6 +71,11 @@ def choose(
         far = {"unread_tokens": unread, "distance": distance, "far": distance > 1}
         rows.append(row_of(by_prompt, selector.prompts, first) | far)
     return rows
+
+
+def with_versions(rows: list[Row], uris: dict[str, str]) -> list[Row]:
+    """Each with the version of its prompt in MLflow's registry as `prompt_uri`; empty where it has none."""
+    return [row | {"prompt_uri": uris.get(row["prompt_id"], "")} for row in rows]
 
 
 def row_of(chances: dict[str, float], prompts: Any, first: str) -> Row:

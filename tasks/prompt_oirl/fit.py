@@ -12,9 +12,11 @@ Figures on the test queries, which the fit has never seen: those of tasks/prompt
   contaminated    1 if the gate found test queries among the training queries: then every figure here is flattered
 
 The fitted model is registered in MLflow as `prompt_oirl`, to be asked over HTTP (tasks/prompt_oirl/served.py). Alias newest:
-the last fit; champion: the last one whose gain is above 0 with 95 % confidence and whose log is not contaminated.
+the last fit; champion: the last one whose gain is above 0 with 95 % confidence and whose log is not contaminated. Its prompts
+are in MLflow's prompt registry as `prompt_oirl.<prompt_id>`, a version for each text.
 """
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from tasks.core import seeds
 from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row, write_json
+from tasks.core.prompt_registry import register_prompts
 from tasks.core.run import run
 from tasks.core.serving import save_served
 from tasks.core.stage import Stage
@@ -36,7 +39,7 @@ from tasks.models.optimizer import OptimizerConfig
 from tasks.prompt_oirl import selector
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.cascade import Cascade, default_params
-from tasks.prompt_oirl.choose import choose, load_selector
+from tasks.prompt_oirl.choose import VERSIONS, choose, load_selector, with_versions
 from tasks.prompt_oirl.cost import cost_rows
 from tasks.prompt_oirl.encoders import HiddenStates, describe, refuse_too_long
 from tasks.prompt_oirl.figures import figures
@@ -137,16 +140,20 @@ def tables(rows: Sequence[Row]) -> tuple[Answers, Answers]:
 
 
 def register(stage: Stage, folder: Path, queries: list[str]) -> None:
-    """As a version of the MLflow model `prompt_oirl`, with an example of what it is asked and answers."""
+    """As a version of the MLflow model `prompt_oirl`, with an example of what it is asked and answers, and its prompts as
+    versions in MLflow's prompt registry."""
     (fitted, reference), figures = load_selector(folder), stage.metrics
+    uris = register_prompts(stage.tracker.client, stage.tracker.run_id, "prompt_oirl", fitted.prompts)
     params = default_params(fitted.prompts)
-    answered = choose(fitted, reference, queries, list(fitted.prompts))
+    answered = with_versions(choose(fitted, reference, queries, list(fitted.prompts)), uris)
     champion = figures["gain_low"] > 0 and not figures["contaminated"]
     example = ([{"query": query} for query in queries], params, answered)
     tags = {"contaminated": str(bool(figures["contaminated"])).lower(), "gain": f"{figures['gain']:+.4f}"}
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "prompt_oirl"
-        save_served(path, Path(__file__).with_name("served.py"), folder, example, PACKAGES)
+        path, files = Path(scratch) / "served/prompt_oirl", Path(scratch) / "prompt_oirl"
+        shutil.copytree(folder, files)  # the URIs are no output of the stage: they depend on what the registry held before
+        write_json(files / VERSIONS, uris)
+        save_served(path, Path(__file__).with_name("served.py"), files, example, PACKAGES, list(uris.values()))
         stage.tracker.served("prompt_oirl", path, tags, ["newest", "champion"] if champion else ["newest"])
 
 

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.errors import InputError
-from tasks.core.files import Row
+from tasks.core.files import Row, read_json
 from tasks.core.serving import Answer, serve
 from tasks.prompt_oirl.cascade import NONE, Cascade, default_params, next_call
-from tasks.prompt_oirl.choose import choose, load_selector
+from tasks.prompt_oirl.choose import VERSIONS, choose, load_selector, with_versions
 
 
 def load(folder: Path) -> Answer:
     selector, reference = load_selector(folder)
     cascade = Cascade.load(file) if (file := folder / "cascade.npz").exists() else None
+    uris = read_json(file) if (file := folder / VERSIONS).exists() else {}
     defaults = default_params(selector.prompts)
 
     def answer(rows: list[Row], params: dict[str, Any]) -> list[Row]:
@@ -36,12 +37,13 @@ def load(folder: Path) -> Answer:
         completions = [] if completions == NONE else completions
         queries = [row["query"] for row in rows]
         if budget == 1 and not completions:
-            return choose(selector, reference, queries, **asked)
+            return with_versions(choose(selector, reference, queries, **asked), uris)
         if cascade is None:
             raise InputError("`budget`: the log of this model has too few completions to learn from; leave it out")
         if completions and len(queries) > 1:
             raise InputError(f"`completions` belong to one query, and there are {len(queries)}; send one query a request")
-        return [next_call(cascade, selector, reference, query, completions, budget, **asked) for query in queries]
+        rows = [next_call(cascade, selector, reference, query, completions, budget, **asked) for query in queries]
+        return with_versions(rows, uris)
 
     return answer
 

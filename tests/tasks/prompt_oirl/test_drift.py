@@ -15,15 +15,11 @@ from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.core.mlflow_client import connect
 from tasks.core.registry import served_folder
-from tasks.core.serving import save_served
-from tasks.core.tracking import Tracker
 from tasks.data.calls import COLUMNS
 from tasks.prompt_oirl import drift
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.drift import ENOUGH, calibration, check
 from tasks.prompt_oirl.reference import Reference
-from tasks.prompt_oirl.selector import fit
-from tests.processes import REPO
 from tests.tasks.prompt_oirl.test_selector import PROMPTS, rows_of
 
 REFERENCE = Reference(np.array([[0.0]]), unit=1.0, success={"plain": 0.5, "steps": 0.5})
@@ -111,26 +107,6 @@ def test_what_cannot_be_checked_is_one_sentence(rows: list[Row], says: str) -> N
     with pytest.raises(InputError) as error:
         check(selector(), REFERENCE, rows)
     assert str(error.value).startswith(says)
-
-
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Path) -> Path:
-    """A project in whose registry a fitted choice is version 1, `newest`."""
-    (tmp_path / "mlflow.db").write_bytes(database.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = tmp_path / "models/prompt_oirl"
-    folder.mkdir(parents=True)
-    answers = Answers.of(rows_of(60))
-    fitted = fit(answers, None, "kernel", seed=0)
-    fitted.save(folder)
-    Reference.of(fitted.features(answers.queries), answers, seed=0).save(folder / "reference.npz")
-    example: tuple[list[Row], dict[str, Any], list[Row]] = ([{"query": "x"}], {"margin": 0.0}, [{"prompt_id": "plain"}])
-    save_served(tmp_path / "served/prompt_oirl", REPO / "tasks/prompt_oirl/served.py", folder, example, ["mlflow"])
-    tracker = Tracker("prompt_oirl", {}, {})
-    tracker.served("prompt_oirl", tmp_path / "served/prompt_oirl", {}, ["newest"])
-    tracker.finish("FINISHED")
-    return tmp_path
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:

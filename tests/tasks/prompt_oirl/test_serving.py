@@ -270,7 +270,8 @@ def test_the_server_answers_as_the_model_on_disk(project: Any, url: str) -> None
     rows = [{"query": query} for query in QUERIES]
     status, predictions = ask(url, {"inputs": rows})
     assert status == 200
-    assert predictions == load(project.folder / "models/prompt_oirl")(rows, {})
+    on_disk = load(project.folder / "models/prompt_oirl")(rows, {})
+    assert predictions == [row | {"prompt_uri": f"prompts:/prompt_oirl.{row['prompt_id']}/1"} for row in on_disk]
     assert all(
         {each["prompt_id"], *(other["prompt_id"] for other in each["alternatives"])} == set(INSTRUCTIONS)
         for each in predictions
