@@ -31,7 +31,16 @@ ALLOWED = {  # folder: folders it may import from, besides its own
 OWNERS = {  # big tool: where it may be imported
     "mlflow": {
         f"tasks.core.{name}"
-        for name in ("mlflow_client", "operations", "prompt_registry", "recorded_runs", "registry", "serving", "tracking")
+        for name in [
+            "mlflow_client",
+            "operations",
+            "prompt_registry",
+            "recorded_runs",
+            "registry",
+            "serving",
+            "traces",
+            "tracking",
+        ]
     },
     "great_expectations": {"tasks.data.expectations"},
     "prefect": {"flows"},
