@@ -5,11 +5,15 @@ its sha256, with the rows to take and what its columns are called.
 
 The columns stand under their names, or are templates over those there are ("{question}"). One row is one call of the model: a
 query that was asked again under the same prompt stands there again, and may well have been answered differently.
+
+Benchmarks of routing are wide: one row a query, with columns of its own for each model. `models` names these, `model_columns`
+how their columns are called, as "{model}|total_cost"; the score has the model's name unless said otherwise. Each row becomes a
+call of each model, whose name is prompt_id and prompt.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -17,12 +21,13 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.files import Row
 from tasks.data.pinned import pinned_file, read_rows
-from tasks.data.templates import fill
+from tasks.data.templates import fill, no_such
 
 LogColumn: TypeAlias = Literal["query", "prompt", "correct", "query_id", "prompt_id", "completion", "split", "cost"]
 
 REQUIRED: tuple[LogColumn, ...] = ("query", "prompt", "correct")
 COLUMNS: tuple[LogColumn, ...] = (*REQUIRED, "query_id", "prompt_id", "completion", "split", "cost")
+BY_MODEL: dict[LogColumn, str] = {"prompt_id": "{model}", "prompt": "{model}"}
 LABELS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": None}
 
 
@@ -46,11 +51,14 @@ class LogFileConfig(Config):
     sha256: str | None = None
     where: dict[str, str | bool | int] = Field(default_factory=dict)  # column: the value that its rows must have
     columns: dict[LogColumn, str] = Field(default_factory=dict)
+    models: list[str] | dict[str, float] = Field(default_factory=list)  # of a wide table; with what a call of each costs
+    model_columns: dict[LogColumn, str] = Field(default_factory=dict)
     critics: CriticsConfig | None = None
 
 
 def read_calls(path: Path, needed: Sequence[LogColumn] = REQUIRED) -> list[Row]:
-    """One row per call, with exactly the eight columns, `correct` as a bool; None where nothing is said.
+    """One row per call, with exactly the eight columns, `correct` as a bool or, of a log with scores from 0 to 1, as a number;
+    None where nothing is said.
 
     needed: columns that must be there. Raises InputError for a file that is missing, changed or not as described. A table
     without rows is returned as it is.
@@ -58,9 +66,12 @@ def read_calls(path: Path, needed: Sequence[LogColumn] = REQUIRED) -> list[Row]:
     if path.suffix == ".yaml":
         described = LogFileConfig.load(path)
         file = pinned_file(described.file, described.sha256, f"{path}: log")
-        return _calls(taken(read_rows(file), described.where, file), described.columns, file, needed)
-    rows = read_rows(path)
-    return _calls(dict(enumerate(rows)), {}, path, needed) if rows else []
+        rows: dict[Any, Row] = taken(read_rows(file), described.where, file)
+        if described.models:
+            return _calls(_by_model(rows, described, file), BY_MODEL | described.columns, file, needed)
+        return _calls(rows, described.columns, file, needed)
+    table = read_rows(path)
+    return _calls(dict(enumerate(table)), {}, path, needed) if table else []
 
 
 def taken(rows: list[Row], where: dict[str, str | bool | int], file: Path) -> dict[int, Row]:
@@ -81,7 +92,23 @@ def taken(rows: list[Row], where: dict[str, str | bool | int], file: Path) -> di
     return taken
 
 
-def _calls(rows: dict[int, Row], columns: dict[LogColumn, str], file: Path, needed: Sequence[LogColumn]) -> list[Row]:
+def _by_model(rows: dict[Any, Row], described: LogFileConfig, file: Path) -> dict[Any, Row]:
+    """One row per call, with the name of the `model` and its columns under our names."""
+    if isinstance(described.models, dict) and "cost" in described.model_columns:
+        raise InputError(f"{file}: `models` has costs and `model_columns` a column of them; keep one of the two")
+    found, there = {}, next(iter(rows.values()))
+    columns: dict[LogColumn, str] = {"correct": "{model}", **described.model_columns}
+    for model in described.models:
+        names = {ours: name.replace("{model}", model) for ours, name in columns.items()}
+        if absent := next((name for name in names.values() if name not in there), None):
+            raise InputError(f"{file}: no column `{absent}`{no_such(absent, there)} (`models` of the log)")
+        cost = {"cost": described.models[model]} if isinstance(described.models, dict) else {}
+        for index, row in rows.items():
+            found[f"{index}, {model}"] = row | {"model": model} | cost | {ours: row[name] for ours, name in names.items()}
+    return found
+
+
+def _calls(rows: dict[Any, Row], columns: dict[LogColumn, str], file: Path, needed: Sequence[LogColumn]) -> list[Row]:
     """The rows in our columns. A query or a prompt without an id gets one, by its text."""
     there = next(iter(rows.values()))
     templates = {column: f"{{{column}}}" for column in COLUMNS if column in there or column in needed} | columns
@@ -93,32 +120,41 @@ def _calls(rows: dict[int, Row], columns: dict[LogColumn, str], file: Path, need
         except InputError as error:
             raise InputError(f"{file}, row {index}: {error}") from None
         calls.append(call)
+    if any(isinstance(call["correct"], float) for call in calls):
+        calls = [call | {"correct": None if call["correct"] is None else float(call["correct"])} for call in calls]
     for kind in ("query", "prompt"):
         if kind in templates:
             _identify(dict(zip(rows, calls, strict=True)), kind, file)
     return calls
 
 
-def _label(text: str) -> bool | None:
-    if text.casefold() not in LABELS:
-        raise InputError(f"`correct` is {text[:40]!r}; it must be true or false, or 1 or 0")
-    return LABELS[text.casefold()]
+def _label(text: str) -> bool | float | None:
+    if text.casefold() in LABELS:
+        return LABELS[text.casefold()]
+    if not 0 <= (score := _number(text)) <= 1:
+        raise InputError(f"`correct` is {text[:40]!r}; it must be true or false, or a score from 0 to 1")
+    return score
 
 
 def _cost(text: str | None) -> float | None:
-    try:
-        cost = float(text) if text else None
-    except ValueError:
-        cost = -1.0
-    if cost is not None and not 0 <= cost < float("inf"):
+    if not text:
+        return None
+    if not 0 <= (cost := _number(text)) < float("inf"):
         raise InputError(f"`cost` is {text!r}; it must be a number of at least 0")
     return cost
 
 
-def _identify(calls: dict[int, Row], kind: str, file: Path) -> None:
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _identify(calls: dict[Any, Row], kind: str, file: Path) -> None:
     """Give ids where there are none; one id means one text."""
     made: dict[str, str] = {}
-    first: dict[str, int] = {}
+    first: dict[str, Any] = {}
     for index, call in calls.items():
         text = call[kind]
         if call[f"{kind}_id"] is None:

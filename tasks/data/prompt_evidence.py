@@ -3,7 +3,7 @@
 These functions only measure. What is too much is written in data/expectations/prompt_log.yaml.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from tasks.core.files import Row
@@ -55,19 +55,19 @@ def repeats(log: Sequence[Row]) -> dict[str, float]:
     repeated_pairs, disagreeing_pairs: (query, prompt) asked more than once, and of those the ones right one time and wrong
     another. noise: chance that a call is answered unlike another call of the same pair; no prediction can know which.
     """
-    labels: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    labels: dict[tuple[str, str], Counter[float]] = defaultdict(Counter)
     for row in log:
         if row["correct"] is not None:
-            labels[row["query"], row["prompt_id"]].append(row["correct"])
-    repeated = [(sum(found), len(found)) for found in labels.values() if len(found) > 1]
+            labels[row["query"], row["prompt_id"]][row["correct"]] += 1
+    repeated = [found for found in labels.values() if found.total() > 1]
     figures: dict[str, float] = {
         "calls": len(log),
         "queries": len({row["query"] for row in log}),
         "prompts": len({row["prompt_id"] for row in log}),
         "repeated_pairs": len(repeated),
-        "disagreeing_pairs": sum(0 < right < calls for right, calls in repeated),
+        "disagreeing_pairs": sum(len(found) > 1 for found in repeated),
     }
     if repeated:
-        differ = [2 * right * (calls - right) / (calls * (calls - 1)) for right, calls in repeated]
+        differ = [1 - sum(n * (n - 1) for n in found.values()) / (found.total() * (found.total() - 1)) for found in repeated]
         figures["noise"] = sum(differ) / len(differ)
     return figures

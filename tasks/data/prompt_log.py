@@ -33,7 +33,7 @@ class PromptLogConfig(Config):
 
 
 def read_prompt_log(config: PromptLogConfig, path: Path) -> list[Row]:
-    """One row per call, with exactly the eight columns, `correct` as a bool (None where it is empty) and the split to use.
+    """One row per call, with exactly the eight columns, `correct` as in tasks/data/calls.py, and the split to use.
 
     path: that of `config.source`. Raises InputError for a log that is missing, changed, not as described, or of one kind of
     answer only. An empty table, which is what collect_prompt_log writes for queries without answers, is returned as it is.
@@ -112,7 +112,8 @@ def _split_by_question(rows: Sequence[Row], fold: int) -> None:
 def _refuse_one_kind(rows: Sequence[Row], path: Path) -> None:
     labels = {row["correct"] for row in rows if row["split"] == "train"} - {None}
     if len(labels) == 1:
-        kind = "right" if labels.pop() else "wrong"
+        label = labels.pop()
+        kind = {1: "right", 0: "wrong"}.get(label, f"worth {label}")
         raise InputError(
             f"{path}: every answer to a training question is {kind}, so no prompt is better than another; bring more"
         )

@@ -1,11 +1,16 @@
 """Routing between models by r̂: each candidate is a prompt of a model, and a call of it has a cost.
 
-curve   cost and quality of taking the candidate with the largest r̂ - price · cost, for a hundred prices
+curve   cost and quality of taking the candidate with the largest r̂ - price · mean cost, for a hundred prices; what is paid is
+        the cost of the very call
 area    under the upper hull of the curve, quality never falling with cost, from the cheapest candidate to the dearest: mean
         quality over costs (AIQ of RouterBench, Hu et al. 2024, arXiv 2403.12031)
-apgr    between the cheapest candidate and the best: the queries where r̂ promises most of the best go there, from none to all;
-        the mean over shares of how much of the gap is recovered, by the trapezoid rule (RouteLLM, Ong et al. 2024, arXiv
-        2406.18665). 0.5 is routing at random
+
+Between the cheapest candidate, the weak one, and the best, the strong one, as in RouteLLM (Ong et al. 2024, arXiv 2406.18665):
+the queries where r̂ promises most of the strong one go there.
+
+pgr     performance gap recovered, (quality - weak) / (strong - weak), for each share of strong calls, from none to all
+apgr    its mean over the shares, by the trapezoid rule over all of them; the paper takes ten. 0.5 is routing at random
+cpt50, cpt80   call-performance threshold: the least share of strong calls that recovers so many per cent of the gap
 """
 
 from collections.abc import Sequence
@@ -14,33 +19,35 @@ import numpy as np
 
 from tasks.core.errors import InputError
 from tasks.core.files import Row
-from tasks.prompt_oirl.answers import Array, Rows
+from tasks.prompt_oirl.answers import Answers, Array, Rows
 
 PRICES = 100  # of the curve
 SAMPLES = 500  # of the bootstrap over queries
 
 
-def costs_of(log: Sequence[Row], prompt_ids: Sequence[str]) -> Array:
-    """Mean cost of a call of each: (prompts,)."""
-    costs: dict[str, list[float]] = {prompt_id: [] for prompt_id in prompt_ids}
+def costs_of(log: Sequence[Row], answers: Answers) -> Array:
+    """Mean cost of the calls of each pair, (queries, candidates)."""
+    place, column = ({text: i for i, text in enumerate(names)} for names in (answers.queries, answers.prompts))
+    costs = np.zeros((len(place), len(column)))
     for row in log:
         if row["cost"] is None:
             raise InputError(
                 f"the prompt log: query {row['query_id']} under prompt {row['prompt_id']} has no `cost`, which routing needs; "
                 "add the column, or leave `routing` out of prompt_oirl_study.experiments"
             )
-        if row["prompt_id"] in costs:
-            costs[row["prompt_id"]].append(row["cost"])
-    return np.array([np.mean(each) for each in costs.values()])
+        if row["correct"] is not None and row["query"] in place and row["prompt_id"] in column:
+            costs[place[row["query"]], column[row["prompt_id"]]] += row["cost"]
+    return costs / answers.calls
 
 
 def routed(chances: Array, rates: Array, costs: Array) -> tuple[Array, Array]:
-    """(cost, quality) of each query at each price, (prices, queries). chances, rates: (queries, candidates)."""
-    scale = (chances.max() - chances.min()) / max(costs.max() - costs.min(), 1e-12)
+    """(cost, quality) of each query at each price, (prices, queries). chances, rates, costs: (queries, candidates)."""
+    usual = costs.mean(axis=0)
+    scale = (chances.max() - chances.min()) / max(usual.max() - usual.min(), 1e-12)
     prices = np.concatenate([[0.0], scale * np.geomspace(1e-3, 1e3, PRICES)])
-    by_cost = np.argsort(costs, kind="stable")  # of a tie the cheapest
-    choice = by_cost[np.array([(chances - price * costs)[:, by_cost].argmax(axis=1) for price in prices])]
-    return costs[choice], rates[np.arange(len(rates)), choice]
+    by_cost, every = np.argsort(usual, kind="stable"), np.arange(len(rates))  # of a tie the cheapest
+    choice = by_cost[np.array([(chances - price * usual)[:, by_cost].argmax(axis=1) for price in prices])]
+    return costs[every, choice], rates[every, choice]
 
 
 def curve(paid: Array, got: Array) -> Array:
@@ -70,28 +77,43 @@ def cross(first: tuple[float, float], middle: tuple[float, float], last: tuple[f
     return (middle[0] - first[0]) * (last[1] - first[1]) - (middle[1] - first[1]) * (last[0] - first[0])
 
 
-def apgr(chances: Array, rates: Array, weak: int, strong: int) -> float:
-    """Not a number where the two are equally good."""
+def ends(costs: Array, rates: Array) -> tuple[int, int]:
+    """(weak, strong): the best of the cheapest candidates, and of all."""
+    usual, success = costs.mean(axis=0), rates.mean(axis=0)
+    return int(np.where(usual == usual.min(), success, -1).argmax()), int(success.argmax())
+
+
+def pgr(chances: Array, rates: Array, weak: int, strong: int) -> Array:
+    """After 0, 1, … strong calls: (queries + 1,). Not a number where the two are equally good."""
     order = np.argsort(chances[:, weak] - chances[:, strong], kind="stable")
     gained = np.concatenate([[0.0], (rates[:, strong] - rates[:, weak])[order].cumsum()])
-    return float(np.trapezoid(gained, dx=1 / len(order)) / gained[-1]) if gained[-1] else float("nan")
+    return np.asarray(gained / gained[-1] if gained[-1] else np.full(len(gained), np.nan))
+
+
+def apgr(recovered: Array) -> float:
+    """recovered: of `pgr`."""
+    return float(np.trapezoid(recovered, dx=1 / (len(recovered) - 1)))
+
+
+def cpt(recovered: Array, share: float) -> float:
+    return float(np.argmax(recovered >= share) / (len(recovered) - 1)) if recovered[-1] == 1 else float("nan")
 
 
 def routing_figures(chances: Array, rates: Array, costs: Array, seed: int) -> dict[str, float]:
-    """area and apgr with their 95 % intervals over queries; apgr is absent where the cheapest candidate is the best."""
+    """With 95 % intervals over queries; those of RouteLLM are absent where the cheapest candidate is the best."""
     drawn = np.random.default_rng(seed).integers(0, len(rates), (SAMPLES, len(rates)))
     paid, got = routed(chances, rates, costs)
-    success = rates.mean(axis=0)
-    weak, strong = int(np.where(costs == costs.min(), success, -1).argmax()), int(success.argmax())
+    weak, strong = ends(costs, rates)
 
-    def of(rows: Rows) -> tuple[float, float]:
-        single = np.stack([costs, rates[rows].mean(axis=0)], axis=1)
+    def of(rows: Rows) -> list[float]:
+        single = np.stack([costs[rows].mean(axis=0), rates[rows].mean(axis=0)], axis=1)
         found = area(curve(paid[:, rows], got[:, rows]), single)
-        return found, apgr(chances[rows], rates[rows], weak, strong) if weak != strong else float("nan")
+        recovered = pgr(chances[rows], rates[rows], weak, strong)
+        return [found, apgr(recovered), cpt(recovered, 0.5), cpt(recovered, 0.8)]
 
     whole, many = of(np.arange(len(rates))), np.array([of(rows) for rows in drawn])
     result: dict[str, float] = {}
-    for place, name in enumerate(("area", "apgr")):
+    for place, name in enumerate(("area", "apgr", "cpt50", "cpt80")):
         if not np.isnan(whole[place]):
             low, high = np.nanquantile(many[:, place], [0.025, 0.975])
             result |= {name: whole[place], f"{name}_low": float(low), f"{name}_high": float(high)}

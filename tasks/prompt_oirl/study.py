@@ -25,7 +25,7 @@ over subsets
                                             `validate_data.allow_contamination`
   single.<prompt_id>, self_critique         one prompt throughout; the answer the language model itself is surest of
 
-  routing.area, routing.apgr                with _low and _high, of the curve in routing.parquet
+  routing.area, .apgr, .cpt50, .cpt80       with _low and _high, of the curves in routing.parquet and routing_pgr.parquet
   budget/success, budget/gain, budget/against_fixed   of the policy, with the mean calls of a hundred queries as the step
 
 The report folder holds curve.parquet, subsets.parquet with one row per subset, frontier.parquet, frontier_queries.parquet with
@@ -37,6 +37,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from tasks.core.config import Config
@@ -49,7 +50,7 @@ from tasks.prompt_oirl.encoders import HiddenStates, describe, lengths, refuse_t
 from tasks.prompt_oirl.five_folds import FOLDS, FiveFolds
 from tasks.prompt_oirl.frontier import Frontier, frontier_rows
 from tasks.prompt_oirl.published import Published, curve, self_critique
-from tasks.prompt_oirl.routing import costs_of, routed, routing_figures
+from tasks.prompt_oirl.routing import costs_of, ends, pgr, routed, routing_figures
 from tasks.prompt_oirl.routing import curve as curve_of_costs
 
 KEYS: dict[str, Callable[[Sequence[str]], Sequence[str]]] = {"honest": related, "by_question": list}
@@ -109,7 +110,7 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         for name, keys in KEYS.items()
         if name in config.experiments or (name == "honest" and "routing" in config.experiments)
     }
-    costs = costs_of(rows, list(by_fold["honest"].answers.prompts)) if "routing" in config.experiments else None
+    costs = costs_of(rows, by_fold["honest"].answers) if "routing" in config.experiments else None
     by_subset = Published(rows, model, config.learner, stage.seed, config.ks) if "published" in config.experiments else None
     frontier = None
     if "budget" in config.experiments:
@@ -135,6 +136,9 @@ def study(config: PromptOirlStudyConfig, stage: Stage) -> None:
         found |= {f"routing.{key}": value for key, value in routing_figures(chances, rates, costs, stage.seed).items()}
         points = curve_of_costs(*routed(chances, rates, costs))
         tables["routing"] = [{"cost": cost, "quality": quality} for cost, quality in points.tolist()]
+        recovered = pgr(chances, rates, *ends(costs, rates))
+        shares = np.linspace(0, 1, len(recovered)).tolist()
+        tables["routing_pgr"] = [{"strong": share, "pgr": gap} for share, gap in zip(shares, recovered.tolist(), strict=True)]
     if by_subset:
         found |= {f"single.{name}": value for name, value in by_subset.single().items()}
         if (success := self_critique(rows, read_critics(log), by_subset.trained)) is not None:

@@ -119,7 +119,7 @@ def changed(number: int, **values: Any) -> list[Row]:
 
 
 BAD: dict[str, tuple[list[Row], list[str], str]] = {
-    "label": (changed(3, correct="maybe"), [], "log.jsonl, row 3: `correct` is 'maybe'; it must be true or false, or 1 or 0"),
+    "label": (changed(3, correct="maybe"), [], "log.jsonl, row 3: `correct` is 'maybe'; it must be true or false, or a"),
     "column": ([{"quer": 1, **row} | {"query": row["query"]} for row in LOG], ['columns: {query: "{qeury}"}'], "did you mean"),
     "absent": ([{"prompt": "p", "correct": 1}], [], "log.jsonl, row 0: no column `query`"),
     "field": (LOG, ['columns: {queri: "{query}"}'], "described.yaml: `log.columns.queri"),
