@@ -97,6 +97,7 @@ def test_everything_is_registered(site: Site) -> None:
         "align/nightly": "cpu",
         "compare/weekly": "cpu",
         "rerun/on-demand": "cpu",
+        "drift/on-demand": "cpu",
         "stage/cpu": "cpu",  # and no stage/gpu: neither a GPU nor a worker with one has been seen
     }
     [week] = site.deployments()["compare/weekly"]["schedules"]
