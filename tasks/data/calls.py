@@ -8,7 +8,7 @@ query that was asked again under the same prompt stands there again, and may wel
 
 Benchmarks of routing are wide: one row a query, with columns of its own for each model. `models` names these, `model_columns`
 how their columns are called, as "{model}|total_cost"; the score has the model's name unless said otherwise. Each row becomes a
-call of each model, whose name is prompt_id and prompt.
+call of each model, whose name is prompt_id and prompt. Of a table with a row a call, `model` is the column with the name.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,8 @@ class LogFileConfig(Config):
     sha256: str | None = None
     where: dict[str, str | bool | int] = Field(default_factory=dict)  # column: the value that its rows must have
     columns: dict[LogColumn, str] = Field(default_factory=dict)
-    models: list[str] | dict[str, float] = Field(default_factory=list)  # of a wide table; with what a call of each costs
+    models: list[str] | dict[str, float] = Field(default_factory=list)  # to take; with numbers, what a call of each costs
+    model: str | None = None  # column; without it the table is wide
     model_columns: dict[LogColumn, str] = Field(default_factory=dict)
     critics: CriticsConfig | None = None
 
@@ -67,9 +68,12 @@ def read_calls(path: Path, needed: Sequence[LogColumn] = REQUIRED) -> list[Row]:
         described = LogFileConfig.load(path)
         file = pinned_file(described.file, described.sha256, f"{path}: log")
         rows: dict[Any, Row] = taken(read_rows(file), described.where, file)
-        if described.models:
-            return _calls(_by_model(rows, described, file), BY_MODEL | described.columns, file, needed)
-        return _calls(rows, described.columns, file, needed)
+        names = described.columns
+        if described.model:
+            rows = _of_models(rows, described.model, described.models, file)
+        elif described.models:
+            rows, names = _by_model(rows, described, file), BY_MODEL | names
+        return _calls(rows, names, file, needed)
     table = read_rows(path)
     return _calls(dict(enumerate(table)), {}, path, needed) if table else []
 
@@ -90,6 +94,21 @@ def taken(rows: list[Row], where: dict[str, str | bool | int], file: Path) -> di
             there = ", ".join(repr(text) for text in sorted(set(found.values()))[:8])
             raise InputError(f"{file}: no row has {value!r} as its `{column}` (`where` of the log); there are {there}")
     return taken
+
+
+def _of_models(rows: dict[Any, Row], column: str, models: list[str] | dict[str, float], file: Path) -> dict[Any, Row]:
+    """The rows of these models, with the cost of a call if it is given."""
+    there = next(iter(rows.values()))
+    if column not in there:
+        raise InputError(f"{file}: no column `{column}`{no_such(column, there)} (`model` of the log)")
+    known = list(dict.fromkeys(str(row[column]) for row in rows.values()))
+    if not models:
+        raise InputError(f"{file}: `models` of the log is empty; name those to take of {', '.join(known)}")
+    if absent := next((model for model in models if model not in known), None):
+        raise InputError(f"{file}: no row is of model `{absent}`{no_such(absent, known)} (`models` of the log)")
+    costs = models if isinstance(models, dict) else {}
+    found = {index: row for index, row in rows.items() if row[column] in models}
+    return {index: row | ({"cost": costs[row[column]]} if costs else {}) for index, row in found.items()}
 
 
 def _by_model(rows: dict[Any, Row], described: LogFileConfig, file: Path) -> dict[Any, Row]:

@@ -14,6 +14,7 @@ from tasks.data.prompt_evidence import repeats
 from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.routing import costs_of
+from tests.processes import REPO
 
 LARGE, SMALL = "gpt-4-1106-preview", "WizardLM/WizardLM-13B-V1.2"
 ROUTERBENCH: list[Row] = [
@@ -74,6 +75,41 @@ def test_routellm_has_labels_and_a_price_of_each_model(tmp_path: Path) -> None:
     assert [row["correct"] for row in rows] == [True, False, True, False, True, True, True, True]
     assert [row["cost"] for row in rows] == [0.0] * 4 + [1.0] * 4
     assert (rows[0]["query_id"], rows[4]["query_id"], rows[0]["completion"]) == ("query-0", "query-0", "2")
+
+
+LONG: list[Row] = [
+    {"llm": llm, "query": f"What is {number}?", "prompt_id": "cot", "prompt": "Think.", "correct": llm != "small"}
+    for llm in ("small", "large", "other")
+    for number in range(2)
+]
+LONG_COLUMNS = "model: llm, columns: {prompt_id: '{llm}/{prompt_id}'}"
+
+
+def test_a_row_for_each_call_has_the_price_of_its_model(tmp_path: Path) -> None:
+    rows = read_calls(describe(tmp_path, LONG, f"models: {{large: 1, small: 0.1}}, {LONG_COLUMNS}"))
+    assert [(row["prompt_id"], row["cost"]) for row in rows] == [("small/cot", 0.1)] * 2 + [("large/cot", 1.0)] * 2
+    rows = read_calls(describe(tmp_path, LONG, f"models: [other], {LONG_COLUMNS}"))
+    assert [(row["prompt_id"], row["cost"]) for row in rows] == [("other/cot", None)] * 2
+
+
+def test_the_released_log_of_two_models(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand questions under six prompts of each; the price is that of the large model."""
+    monkeypatch.setenv("REALIGN_SHARED", str(shared))
+    answers = Answers.of(rows := read_calls(REPO / "data/prompt_logs/gsm8k_models.yaml"))
+    assert answers.calls.tolist() == [[1.0] * 12] * 1000
+    assert costs_of(rows, answers).sum(axis=1).tolist() == [6.0] * 1000
+    assert answers.success.max() == pytest.approx(0.672)
+
+
+@pytest.mark.parametrize(("body", "says"), [
+    (f"models: [smal], {LONG_COLUMNS}", "no row is of model `smal`; did you mean `small`? (`models` of the log)"),
+    ("models: [small], model: lm", "no column `lm`; did you mean `llm`? (`model` of the log)"),
+    ("model: llm", "`models` of the log is empty; name those to take of small, large, other"),
+])  # fmt: skip
+def test_a_long_table_that_is_not_as_described(body: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        read_calls(describe(tmp_path, LONG, body))
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(("body", "says"), [
