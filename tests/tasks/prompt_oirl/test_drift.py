@@ -20,6 +20,8 @@ from tasks.prompt_oirl import drift
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.drift import ENOUGH, calibration, check
 from tasks.prompt_oirl.reference import Reference
+from tests.processes import Nursery, TrackingServer
+from tests.tasks.prompt_oirl.conftest import register_fit
 from tests.tasks.prompt_oirl.test_selector import PROMPTS, rows_of
 
 REFERENCE = Reference(np.array([[0.0]]), unit=1.0, success={"plain": 0.5, "steps": 0.5})
@@ -137,6 +139,23 @@ def test_the_command_says_it_in_one_sentence_and_tells_mlflow(
     assert poem.data.metrics["far_share"] == 1
     assert poem.data.tags["mlflow.note.content"] == told[1]
     assert "reliability.json" in [file.path for file in client.list_artifacts(plain.info.run_id)]
+
+
+def test_the_model_of_a_tracking_server_is_checked(
+    registry: Path, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TrackingServer(tmp_path_factory.mktemp("server"), registry / "mlflow.db", nursery)
+    try:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        register_fit(registry / "models/prompt_oirl")
+        (registry / "new.jsonl").write_text("".join(json.dumps({"query": row["query"]}) + "\n" for row in rows_of(60, seed=5)))
+        assert command(monkeypatch, "new.jsonl") == 0
+        client = connect()
+        [run, _] = client.search_runs(["1"], order_by=["attributes.start_time DESC"])
+        assert (run.info.run_name, run.data.tags["model"]) == ("drift", "models:/prompt_oirl/1")
+        assert [prompt.name for prompt in client.search_prompts()] == ["prompt_oirl.plain", "prompt_oirl.steps"]
+    finally:
+        server.stop()
 
 
 def test_bad_input_is_one_sentence(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
