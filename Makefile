@@ -72,8 +72,7 @@ check: .venv/ready
 
 ui: .venv/ready
 	@python -m flows.ui
-	exec mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///mlflow.db \
-	  --default-artifact-root mlartifacts --workers 1
+	exec python -m tasks.core.tracking_server 5000
 
 server: .venv/ready
 	exec python -m flows.server

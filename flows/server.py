@@ -25,11 +25,8 @@ from flows.engine.key import VARIABLE, key_file, make_key
 from flows.engine.service import Service
 from flows.engine.slots import gpus_here
 from tasks.core.errors import InputError
-from tasks.core.mlflow_client import follow_move
 
 HOST = "127.0.0.1"
-MLFLOW = ["--backend-store-uri", "sqlite:///mlflow.db", "--default-artifact-root", "mlartifacts", "--workers", "1"]
-NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven more processes, for what nothing here uses
 LOG = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
 LEASES = {
     # Kept in memory, as is the default, a killed server would forget who holds the slot of a deployment: never free again.
@@ -71,9 +68,8 @@ def start(services: list[Service]) -> None:
         "PREFECT_SERVER_API_AUTH_STRING": key,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{prefect},http://localhost:{prefect}",
     }
-    follow_move()
     services.append(Service("prefect-server", "prefect", "server", "start", *where, str(prefect), **LOG, **LEASES, **closed))
-    services.append(Service("mlflow-server", "mlflow", "server", *where, str(mlflow), *MLFLOW, **NO_JOBS))
+    services.append(Service("mlflow-server", "tasks.core.tracking_server", str(mlflow)))
     _wait_for(f"http://{HOST}:{prefect}/api/health", services[0])
     _wait_for(f"http://{HOST}:{mlflow}/health", services[1])
     says = LOG | {"PREFECT_API_URL": f"http://{HOST}:{prefect}/api", "MLFLOW_TRACKING_URI": f"http://{HOST}:{mlflow}"}

@@ -5,6 +5,7 @@ Nothing outside of tasks/core imports mlflow.
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -100,8 +101,8 @@ def follow_move() -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         kept = connection.execute("SELECT artifact_location FROM experiments") if "experiments" in tables else ()
-        for (there,) in [*kept]:
-            if there == here or not str(there).startswith("file:") or not str(there).endswith(f"/{ARTIFACTS}"):
+        for there in {re.sub(r"/\d+$", "", location) for (location,) in kept}:  # a server adds the experiment's number
+            if there == here or not there.startswith("file:") or not there.endswith(f"/{ARTIFACTS}"):
                 continue
             for table, columns in PLACES.items():
                 for column in columns:

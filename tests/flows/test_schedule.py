@@ -1,9 +1,11 @@
 """Schedules: the project's own prefect.yaml with a real Prefect server and a real worker, and both of them killed."""
 
+import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from ruamel.yaml import YAML
 
 from flows.deploy import make_pools, watch
+from flows.engine.key import key_file
 from tests.flows.servers import Serve, answers, ask, checkout, start
 from tests.flows.toy import ROOT, Flow, Project
 from tests.processes import PATIENCE, free_port, wait_until
@@ -149,7 +152,9 @@ def test_a_killed_worker_takes_its_flow_with_it_and_the_next_continues(site: Sit
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_make_server_leaves_nothing_behind(serve: Serve, number: signal.Signals) -> None:
+def test_make_server_leaves_nothing_behind(
+    serve: Serve, first: tuple[Project, Flow], tmp_path: Path, number: signal.Signals
+) -> None:
     prefect, mlflow = free_port(), free_port()
     project, server = serve(PREFECT_SERVER_API_PORT=str(prefect), MLFLOW_PORT=str(mlflow))
     said = ""
@@ -161,13 +166,20 @@ def test_make_server_leaves_nothing_behind(serve: Serve, number: signal.Signals)
     assert f"http://127.0.0.1:{prefect}\n" in said
     assert answers(f"http://127.0.0.1:{prefect}/api/health")
     assert answers(f"http://127.0.0.1:{mlflow}/health")
-    if number == signal.SIGTERM:  # a flow of the command line is seen there
+    if number == signal.SIGTERM:  # a flow of another checkout, which has neither the database nor the artifacts
+        elsewhere = Project(Path(shutil.copytree(first[0].folder, tmp_path / "elsewhere")))
+        (elsewhere.folder / "mlflow.db").unlink()
+        shutil.rmtree(elsewhere.folder / "mlartifacts")
+        elsewhere.set(train__num_steps=3)
         urls = {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api", "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow}"}
-        flow = project.align(**urls)
+        flow = elsewhere.align(**urls, PREFECT_API_AUTH_STRING=(project.folder / key_file(prefect)).read_text())
         assert flow.code == 0, flow.err
-        run = project.pipelines()[0]
-        assert run.info.status == "FINISHED"
+        train, run = (next(run for run in project.runs() if run.data.tags.get(tag)) for tag in ("stage", "flow"))
+        assert (train.info.status, run.info.status) == ("FINISHED", "FINISHED")
         assert "stages.json" in [file.path for file in project.mlflow().list_artifacts(run.info.run_id)]
+        kept = project.folder / "mlartifacts" / train.info.run_id / "artifacts/models/train/weights.json"
+        assert kept.read_bytes() == (elsewhere.folder / "models/train/weights.json").read_bytes()
+        assert not (elsewhere.folder / "mlartifacts").exists()
     server.send_signal(number)
     server.communicate(timeout=PATIENCE)
     assert server.returncode == (0 if number == signal.SIGTERM else -number)

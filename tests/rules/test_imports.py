@@ -40,6 +40,7 @@ OWNERS = {  # big tool: where it may be imported
             "serving",
             "traces",
             "tracking",
+            "tracking_server",
         ]
     },
     "great_expectations": {"tasks.data.expectations"},

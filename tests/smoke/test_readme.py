@@ -35,7 +35,7 @@ MAKE = {
     "make takeaways": "python -m flows.compare --name takeaways --list data/variants/takeaways.yaml --seeds 0,1,2,3,4",
     "make smollm2": "python -m flows.compare --name smollm2 --list data/variants/smollm2.yaml",
     "make test": "pytest",
-    "make ui": "mlflow server",
+    "make ui": "python -m tasks.core.tracking_server",
     "make check": "ruff check",
     "make deps": "python -m tests.rules.deps",
     "make docs": "mkdocs build --strict",

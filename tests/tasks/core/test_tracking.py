@@ -238,6 +238,7 @@ def test_a_copied_project_keeps_to_its_own_artifacts(client, tmp_path, monkeypat
     earlier = tracker()
     earlier.text("kept", "note.txt")
     earlier.finish("FINISHED")
+    client.create_experiment("of a server", f"{(tmp_path / 'mlartifacts').as_uri()}/7")
     copied = tmp_path / "elsewhere, it's here"
     copied.mkdir()
     for name in ("mlflow.db", "mlartifacts"):
@@ -250,6 +251,8 @@ def test_a_copied_project_keeps_to_its_own_artifacts(client, tmp_path, monkeypat
     assert read_text(later.run_id, "note.txt") == "new"
     assert (copied / "mlartifacts" / later.run_id / "artifacts/note.txt").exists()
     assert not (tmp_path / "mlartifacts").exists()
+    of_server = MlflowClient(tracking_uri=f"sqlite:///{copied}/mlflow.db").get_experiment_by_name("of a server")
+    assert of_server.artifact_location == f"{(copied / 'mlartifacts').as_uri()}/7"
 
 
 def test_a_damaged_database_is_named_with_the_way_out(tmp_path, monkeypatch):
