@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.files import digest, files_of
 from tasks.core.mlflow_client import connect, experiment_id, locked, project, short
 from tasks.core.operations import Operation, metric_name, perform
+from tasks.core.usage import Usage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +49,7 @@ class Tracker:
         self._buffer: list[tuple[str, float, int, int]] = []
         self._sent_at = time.monotonic()
         self._offline_until = 0.0
+        self._usage = Usage()
         self._logged_tables: list[dict[str, str]] = []
         drain(self.client)
         self._already_logged = self._last_step() if resume else -1
@@ -62,7 +64,8 @@ class Tracker:
         if step is not None and step <= self._already_logged:
             return
         now = int(time.time() * 1000)
-        named = {metric_name(key): float(value) for key, value in values.items()}
+        measured = self._usage.measure() if step is not None else {}
+        named = {metric_name(key): float(value) for key, value in (values | measured).items()}
         self._buffer += [(key, value, now, step or 0) for key, value in named.items()]
         if time.monotonic() - self._sent_at > SECONDS_BETWEEN_SENDS:
             self.send()
@@ -139,14 +142,16 @@ class Tracker:
         return max((point.step for history in histories for point in history), default=-1)
 
     def _do(self, operation: Operation) -> None:
-        if time.monotonic() > self._offline_until:
+        began = time.monotonic()
+        if began > self._offline_until:
             try:
                 drain(self.client)
                 _attempt(self.client, self.run_id, operation)
                 return
             except Exception as error:  # any failure of the tracker is a reason to spool, never to stop training
                 print(f"tracking server: {short(error)}; spooling to {SPOOL}", file=sys.stderr)
-                self._offline_until = time.monotonic() + 10
+                now = time.monotonic()
+                self._offline_until = now + max(10, 10 * (now - began))  # one that hangs costs a tenth of the time at most
         _spool(self.run_id, operation)
 
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tasks.core import tracking
+from tasks.core import tracking, usage
 from tasks.core.errors import InputError
 from tasks.core.files import digest, read_json, write_json
 from tasks.core.mlflow_client import connect
@@ -48,6 +49,24 @@ def test_params_tags_and_metrics(client):
     assert points(client, open_run.run_id, "loss/nll") == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert run.data.metrics["accuracy"] == 0.5
     assert run.data.tags["stage.policy.ppo-0"] == "ran"  # MLflow refuses "@" in a key
+
+
+def test_what_the_stage_uses_is_a_curve(client, monkeypatch):
+    short = tracker()
+    short.metrics({"loss/nll": 1.0}, 0)
+    short.finish("FINISHED")
+    assert set(client.get_run(short.run_id).data.metrics) == {"loss/nll"}
+    monkeypatch.setattr(usage, "SECONDS_BETWEEN_MEASUREMENTS", 0.0)
+    open_run = tracker()
+    for step in range(3):
+        open_run.metrics({"loss/nll": 1.0}, step)
+    open_run.metrics({"accuracy": 0.5})
+    open_run.finish("FINISHED")
+    measured = {key for key in client.get_run(open_run.run_id).data.metrics if key.startswith("system/")}
+    assert measured == {"system/cpu_percent", "system/memory_mib"}
+    memory = points(client, open_run.run_id, "system/memory_mib")
+    assert [step for step, _ in memory] == [0, 1, 2]
+    assert all(1 < value < 1e6 for _, value in memory)
 
 
 def test_more_points_than_one_batch_may_hold(client):
@@ -208,6 +227,37 @@ def test_an_unreachable_server_is_refused(client, monkeypatch, uri, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)) as error:
         connect()
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(InputError, match=f"the tracking server {uri} does not answer") as error:
+            connect()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_server_that_hangs_is_left_alone_ten_times_as_long_as_it_cost(client, monkeypatch):
+    clock, attempts = [1000.0], []
+
+    def hang(client, run_id, operation):
+        attempts.append(clock[0])
+        clock[0] += 40.0
+        raise TimeoutError("read timed out")
+
+    open_run = tracker()
+    monkeypatch.setattr(tracking.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tracking, "_attempt", hang)
+    open_run._offline_until = open_run._sent_at = 0.0
+    for step in range(400):
+        open_run.metrics({"loss/nll": float(step)}, step)
+        clock[0] += 5.0
+    monkeypatch.undo()
+    assert len(attempts) > 2
+    assert 40.0 * (len(attempts) - 1) < (attempts[-1] - attempts[0]) / 10
 
 
 def test_stages_that_start_together_make_the_database_once(nursery, tmp_path):

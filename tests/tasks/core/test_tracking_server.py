@@ -1,6 +1,7 @@
 """A real tracking server that goes away in the middle of a run: training goes on, and nothing is lost or doubled."""
 
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.core.files import digest
-from tests.processes import TrackingServer
+from tests.processes import TrackingServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,27 @@ def test_a_server_that_is_away_at_the_end(server, tiny, whole, tmp_path):
     kept = client.download_artifacts(first, "models/tiny/weights.json", str(tmp_path))
     assert Path(kept).read_bytes() == whole.outputs()["models/tiny/weights.json"]
     assert not list((tiny.folder / ".scratch/spool").glob("*.jsonl"))
+
+
+def test_a_server_that_hangs_loses_nothing(server, tiny, whole):
+    """It takes requests and answers none: the stage ends well, and the next one sends what was kept."""
+    client = MlflowClient(tracking_uri=server.uri)
+    environment = {"MLFLOW_TRACKING_URI": server.uri, "TROUBLE": "wait 6", "MLFLOW_EXPERIMENT_NAME": "third"}
+    running = tiny.nursery.start(tiny.folder, "tiny.py", **environment, MLFLOW_HTTP_REQUEST_TIMEOUT="2")
+    wait_until(lambda: "waiting" in running.output() or not running.alive())
+    server.running.send(signal.SIGSTOP)
+    (tiny.folder / "go").touch()
+    done = running.wait()
+    server.running.send(signal.SIGCONT)
+    assert done.code == 0, done.stderr
+    assert "the tracking server is away" in done.stderr
+    assert tiny.outputs() == whole.outputs()
+    (tiny.folder / "input.txt").write_text("4.0")
+    assert tiny.run(MLFLOW_TRACKING_URI=server.uri, MLFLOW_EXPERIMENT_NAME="third").code == 0
+    runs = client.search_runs([client.get_experiment_by_name("third").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    for run in runs:
+        assert [point.step for point in client.get_metric_history(run.info.run_id, "loss/square")] == list(range(12))
 
 
 def test_no_server_at_the_start(tiny):
