@@ -5,6 +5,7 @@ has a pipe from its parent as stdin, the parent pipe, and ends itself when that 
 """
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -37,8 +38,8 @@ def follow(pid: int) -> None:
     """End in good order (SIGTERM to this process) when process `pid` is gone, whatever ended it."""
 
     def wait() -> None:
-        with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait()
+        with suppress(ProcessLookupError):
+            select.select([os.pidfd_open(pid)], [], [])  # ready at its end, also while nobody has asked for its exit code
         silence()
         os.kill(os.getpid(), signal.SIGTERM)
 
