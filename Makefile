@@ -12,6 +12,7 @@
 # make deploy   tell that Prefect server what prefect.yaml schedules
 # make worker   one more worker, of work pool POOL; elsewhere PREFECT_API_URL and MLFLOW_TRACKING_URI name the servers
 # make gpu-check  on a machine with a GPU: every stage twice, against the CPU, and how fast a 135 M model learns
+# make machines-check  workers in clones, PostgreSQL, an S3 store and both servers; needs Debian's package postgresql
 # make bench    sampling and training with and without what makes them fast, side by side on one core
 # make bench-clock   what the flow costs beyond the work itself, against floors measured in the same run
 # make help     these lines
@@ -29,7 +30,8 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_CHAT_MODEL ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo takeaways smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check docs help clean
+.PHONY: align zoo takeaways smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check machines-check docs \
+  help clean
 
 align: .venv/ready
 	python -m flows.align
@@ -89,6 +91,10 @@ worker: .venv/ready
 
 gpu-check:
 	python3 -m tests.gpu.check
+
+machines-check: .venv/ready
+	pip install --quiet --no-deps --target .scratch/machines --requirement tests/machines/requirements.txt
+	PYTHONPATH=$(CURDIR)/.scratch/machines python -m tests.machines.check
 
 bench: .venv/ready
 	python -m tests.bench.speed

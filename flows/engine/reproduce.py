@@ -90,7 +90,9 @@ def _reproduce(name: str, fetch: bool) -> int:
         if status is None:
             print(f"{name}: {reason}", flush=True)
         elif status < 0 or status > 128:  # the command itself, or the shell for it
-            print(f"{name}: killed by signal {-status if status < 0 else status - 128}", flush=True)
+            number = -status if status < 0 else status - 128
+            hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
+            print(f"{name}: killed by signal {number}{hint}", flush=True)
         return 1  # the command has said why
     return 0
 

@@ -83,7 +83,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
     assert process.returncode == 1
     assert sorted(err.strip().splitlines()) == [
         "train failed: dvc ended with exit code -9 (see .scratch/logs/train.log)",
-        "work@a failed: work@a: killed by signal 9 (see .scratch/logs/work@a.log)",
+        "work@a failed: work@a: killed by signal 9, as the kernel does when memory runs out (see .scratch/logs/work@a.log)",
     ]
     assert "because train and work@a failed" in out
     wait_until(lambda: not finished.processes())

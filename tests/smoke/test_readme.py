@@ -45,6 +45,7 @@ MAKE = {
     "make bench": "python -m tests.bench.speed",
     "make bench-clock": "python -m tests.bench.clock",
     "make gpu-check": "python3 -m tests.gpu.check",
+    "make machines-check": "python -m tests.machines.check",
 }
 COMMANDS = documented_commands()
 COMPARE, EXPERIMENTS, MAKES = (
