@@ -31,6 +31,7 @@ from tasks.core.mlflow_client import tracking_uri
 
 ATTEMPTS = 3  # a worker may die; three that die of the same stage are no accident
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_STOP = 60.0  # for what is under way, when the flow is stopped; a server that is gone would never tell its end
 PATIENCE = 90.0  # seconds from being taken by a worker to being started; longer, and the worker died in between
 
 
@@ -91,6 +92,7 @@ class Workers:
     def _wait(self, name: str, pool: str, client: SyncPrefectClient, run_id: UUID) -> State[Any]:
         """Until it is over. A server that does not answer for a while is asked again."""
         began, told, cancelled = time.monotonic(), False, False
+        stopping_since: float | None = None
         while True:
             with suppress(httpx.HTTPError):
                 state = client.read_flow_run(run_id).state
@@ -104,6 +106,10 @@ class Workers:
                 if self._stopping.is_set() and not cancelled:
                     client.set_flow_run_state(run_id, Cancelling())
                     cancelled = True
+            if self._stopping.is_set():
+                stopping_since = stopping_since or time.monotonic()
+                if time.monotonic() - stopping_since > SECONDS_TO_STOP:
+                    return Crashed(message="the Prefect server does not tell its end")
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -4,14 +4,18 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from dvc.utils.serialize import load_yaml
 
+from flows.engine import workers
 from tests.flows.toy import ROOT, Flow, Project
 from tests.processes import PATIENCE, Nursery, TrackingServer, wait_until
 
@@ -139,6 +143,19 @@ def test_a_failed_stage_is_not_tried_elsewhere(site: Site) -> None:
     assert flow.code == 1
     assert flow.err.strip() == "fragile failed: fragile: told to fail by fragile.fail"
     assert flow.happened() == {"prepare": "cached", "fragile": "failed"}
+
+
+def test_a_stopped_flow_ends_though_its_server_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def read_flow_run(self, run_id: UUID) -> None:
+            raise httpx.ConnectError("connection refused")
+
+    monkeypatch.setattr(workers, "SECONDS_TO_STOP", 0.01)
+    monkeypatch.setattr(workers, "SECONDS_BETWEEN_LOOKS", 0.01)
+    stopped = object.__new__(workers.Workers)
+    stopped._stopping = threading.Event()
+    stopped.stop()
+    assert stopped._wait("train", "cpu", Gone(), uuid4()).is_crashed()
 
 
 @pytest.mark.parametrize(
