@@ -23,6 +23,8 @@ RUN_ELSEWHERE = {
     "python -m flows.promote": "tests/flows/test_gate.py",
     "python -m flows.rollback": "tests/flows/test_gate.py",
     "mlflow models serve": "tests/tasks/models/test_served.py",
+    "python -m tasks.data.traces": "tests/tasks/data/test_traces.py",
+    "python -m tasks.prompt_oirl.drift": "tests/tasks/prompt_oirl/test_drift.py",
     "python -m docs.record": "tests/docs/test_record.py",
     "python -m docs.build": "tests/docs/test_build.py",
     "python -m tests.rules.deps": "tests/rules/test_dvc.py",
