@@ -51,7 +51,7 @@ thead th { font-weight: 500; color: var(--soft); font-size: .85rem; vertical-ali
 th:first-child, .prompts :is(th, td):nth-child(2), .choices :is(th, td),
 .fine :is(th, td) { text-align: left; font-weight: 400; }
 .name { font-weight: 650; white-space: nowrap; }
-.comparison { width: 100%; } .comparison .whisker { width: 130px; }
+.comparison { width: 100%; } .comparison .whisker { width: 130px; } .comparison .whisker text { font-size: 18px; }
 .comparison .mean th, .comparison .mean td { border-bottom-color: var(--soft); }
 .comparison .seed .name { font-weight: 400; }
 .comparison .reference { background: color-mix(in srgb, var(--faint) 35%, transparent); }
