@@ -109,7 +109,7 @@ class Workers:
             if self._stopping.is_set():
                 stopping_since = stopping_since or time.monotonic()
                 if time.monotonic() - stopping_since > SECONDS_TO_STOP:
-                    return Crashed(message="the Prefect server does not tell its end")
+                    return Crashed(message=f"the Prefect server did not say within {SECONDS_TO_STOP:.0f} s how it ended")
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -70,7 +70,7 @@ def check_world(count: int, device: str) -> None:
     """Refuse another number of processes than was asked for, and processes without a GPU of their own."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != count:
-        raise InputError(f"this stage is {count} by `compute.processes` of {PARAMS} and {world} by WORLD_SIZE; make them agree")
+        raise InputError(f"{PARAMS}: `compute.processes` of this stage is {count}, but WORLD_SIZE is {world}; make them equal")
     if count == 1 or device == "cpu":
         return
     import torch

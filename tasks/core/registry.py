@@ -120,7 +120,7 @@ def served_folder(uri: str, scratch: Path) -> tuple[str, Path]:
         source = client.get_model_version_download_uri(name, number)
         files = Path(download_artifacts(source, dst_path=str(scratch), tracking_uri=tracking_uri()))
     except MlflowException as error:
-        raise InputError(f"{uri} cannot be had from MLflow's registry ({short(error)})") from None
+        raise InputError(f"{uri} cannot be read from MLflow's registry ({short(error)})") from None
     return f"models:/{name}/{number}", files / "artifacts" / name
 
 

@@ -10,16 +10,13 @@ The additions come in another order than in one process, which changes the last 
 """
 
 from collections.abc import Callable, Iterable
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
 from tasks.core.processes import collective
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def count() -> int:
@@ -54,17 +51,6 @@ def share_rows(function: Callable[..., Any], model: Any, batch: Any, *others: An
     if isinstance(result, tuple):
         return tuple(whole(part, total) for part in result)
     return whole(result, total)
-
-
-def by_rows(function: Function) -> Function:
-    """For a function of (model, batch) to a tensor with the batch's rows: they are shared out if the model says so."""
-
-    @wraps(function)
-    def shared(model: Any, batch: Any) -> Any:
-        share = getattr(model, "share_rows", None)
-        return share(function, model, batch) if share else function(model, batch)
-
-    return cast(Function, shared)
 
 
 @torch.no_grad()

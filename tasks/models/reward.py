@@ -19,10 +19,10 @@ from tasks.core.errors import InputError
 from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
 from tasks.models.compute import at_once
-from tasks.models.data_parallel import by_rows
 from tasks.models.language import check_model_folder, in_float32
 from tasks.models.text import decode, encode_completions, encode_prompts
 from tasks.models.tokenizer import load_tokenizer
+from tasks.rl.logprobs import by_rows
 
 ROWS_AT_ONCE = 64
 MEMBER = "member-{}"  # folder of the second and later members of an ensemble, inside that of the first

@@ -76,7 +76,7 @@ def budget_table(recorded: Recorded) -> str:
     if not rows:
         return ""
     heads = ["", "α", "β", "explained, %", "KL reached, nats", "right answers fall from, nats"]
-    caption = "The forms of Gao et al. 2023, fitted to right answers over KL: where a training had better stop"
+    caption = "The forms of Gao et al. 2023, fitted to right answers over KL: where training should stop"
     note = """<p>With d = √KL, right answers are those of SFT and d·(α − β·d) for best of n, d·(α − β·ln d) for a policy. Steps
 of one training depend on each other, so the fits have no intervals. Where little is explained, nothing follows.</p>"""
     return note + table(heads, rows, caption)

@@ -101,11 +101,11 @@ TAKEAWAYS = (
         "SFT loses more than GAIL": _minus(lost_on_the_way("sft"), lost_on_the_way("gail")),
         "SFT loses more than PPO": _minus(lost_on_the_way("sft"), lost_on_the_way("ppo")),
     }),
-    Takeaway("A learned reward is a cheap proxy of dear feedback", "agreement with it, above chance", {
+    Takeaway("A learned reward is a cheap proxy of expensive feedback", "agreement with it, above chance", {
         "The reward model orders held-out pairs as the annotator does": agreement("reward_model", "accuracy", 0.5),
         "It follows the verifier on samples (correlation)": agreement("reward_model", "gold_correlation", 0.0),
         "The AI judge agrees with the gold preference": agreement("judge_model", "judge/gold_agreement", 0.5),
-        "Prompt-OIRL foretells without a call whether a prompt succeeds (AUC)": agreement("prompt_oirl", "auc", 0.5),
+        "Prompt-OIRL predicts without a call whether a prompt succeeds (AUC)": agreement("prompt_oirl", "auc", 0.5),
         "Its choice for each query is right more often than the best single prompt": agreement("prompt_oirl", "gain", 0.0),
     }),
     Takeaway("Text policies are hard: many actions, and a reward at the end alone", "right answers of PPO", {

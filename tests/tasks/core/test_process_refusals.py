@@ -37,7 +37,7 @@ def test_processes_that_do_not_divide_a_size(config_class, changed, count, sente
 @pytest.mark.parametrize(
     ("device", "started", "sentence"),
     [
-        ("cpu", "3", "this stage is 2 by `compute.processes` of params.yaml and 3 by WORLD_SIZE; make them agree"),
+        ("cpu", "3", "params.yaml: `compute.processes` of this stage is 2, but WORLD_SIZE is 3; make them equal"),
         ("cuda", "2", "params.yaml: `compute.processes`: 2 processes need a GPU each, and the stage has 1; write 1"),
         ("cuda:1", "2", "params.yaml: `runtime.device` is cuda:1, but 2 processes need a GPU each; write cuda"),
     ],
@@ -53,7 +53,7 @@ def test_processes_that_are_not_there_or_have_no_gpu(monkeypatch, device, starte
 def test_one_process_under_torchrun_is_refused(monkeypatch):
     """Each would take itself for the stage, and write its outputs."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="and 2 by WORLD_SIZE; make them agree"), joined(1, "cpu"):
+    with pytest.raises(InputError, match="but WORLD_SIZE is 2; make them equal"), joined(1, "cpu"):
         pass
 
 

@@ -162,7 +162,7 @@ def test_bad_input_is_one_sentence(registered: Path, monkeypatch: pytest.MonkeyP
     (registered / "new.jsonl").write_text('{"question": "How many?"}\n')
     assert command(monkeypatch, "absent.jsonl") == "absent.jsonl is missing"
     assert command(monkeypatch, "new.jsonl") == "new.jsonl, row 0: no column `query`; there are `question`"
-    assert "models:/none@newest cannot be had from MLflow's registry (" in command(
+    assert "models:/none@newest cannot be read from MLflow's registry (" in command(
         monkeypatch, "new.jsonl", "--model", "models:/none@newest"
     )
     assert command(monkeypatch, "new.jsonl", "--model", "prompt_oirl").startswith("prompt_oirl names no version of a model")
