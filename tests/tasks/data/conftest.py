@@ -1,5 +1,6 @@
 """A folder in which the data stages run as real processes, with the project's own data files and small numbers."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.core.config import read_params
+from tasks.core.files import Row
 from tests.processes import REPO, Done, Nursery
 
 STAGES = {
@@ -17,6 +19,13 @@ STAGES = {
     "validate_preferences": "tasks.data.validate preferences",
     "validate_prompt_log": "tasks.data.validate prompt_log",
 }
+
+
+def write_csv(file: Path, rows: list[Row]) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class Workspace:

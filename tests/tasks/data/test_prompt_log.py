@@ -1,6 +1,5 @@
 """A log brought from elsewhere: pinned, its rows and columns as described, split so that no question is on both sides."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tasks.data.evidence import overlap
 from tasks.data.prompt_evidence import overlap_prompt_log, questions, repeats
 from tasks.data.prompt_log import FOLDS, PromptLogConfig, read_prompt_log, related
 from tests.processes import REPO
+from tests.tasks.data.conftest import write_csv
 
 PROMPTS = {"short": "Be short.", "steps": "Step by step."}
 PLACES = ["attic", "barn", "cellar", "den", "field", "garden", "hall", "kitchen", "lake", "museum", "office", "park"]
@@ -42,10 +42,7 @@ def describe(tmp_path: Path) -> Describe:
         elif suffix == "parquet":
             write_table(file, rows)
         else:
-            with file.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_csv(file, rows)
         actual = hashlib.sha256(file.read_bytes()).hexdigest()
         body = [f"file: {file}", pin if pin is not None else f"sha256: {actual}", *lines]
         described = tmp_path / "described.yaml"

@@ -1,6 +1,5 @@
 """Tables of routing benchmarks in their public layouts, one row a query: RouterBench has costs and scores, RouteLLM labels."""
 
-import csv
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tasks.data.prompt_log import PromptLogConfig, read_prompt_log
 from tasks.prompt_oirl.answers import Answers
 from tasks.prompt_oirl.routing import costs_of
 from tests.processes import REPO
+from tests.tasks.data.conftest import write_csv
 
 LARGE, SMALL = "gpt-4-1106-preview", "WizardLM/WizardLM-13B-V1.2"
 ROUTERBENCH: list[Row] = [
@@ -38,10 +38,7 @@ def describe(folder: Path, rows: list[Row], body: str, suffix: str = "parquet") 
     if suffix == "parquet":
         write_table(file, rows)
     else:
-        with file.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(file, rows)
     pin = hashlib.sha256(file.read_bytes()).hexdigest()
     described.write_text(f"log: {{file: {file}, sha256: {pin}, {body}}}\n")
     return described
