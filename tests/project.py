@@ -110,7 +110,7 @@ PARAMS: dict[str, Any] = {
     "adapter": {"rank": 0, "alpha": 32.0, "targets": None},
     "optimizer": {
         "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup_steps": 5, "warmup_share": 0.05,
-        "final_share": 0.1,
+        "final_share": 0.1, "average_share": 0.0,
     },
     "base_model": {
         "source": "config", "revision": None, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -26,6 +26,7 @@ class Kind(Config):
 class Crowd(Config):
     habit: dict[str, float]
     writes: list[str | dict[Literal["each"], str]]
+    weight: float = 1.0
     pads: bool = False
     prunes: bool = False
 
@@ -57,6 +58,7 @@ class Book(Config):
     names: list[str]
     things: list[str]
     largest: int
+    largest_group: int
     kinds: dict[str, Kind]
     sentences: dict[str, list[str]]
     groups_share: float
@@ -107,15 +109,14 @@ def calculate(left: int, operation: Operation, right: int) -> Step:
 def make_problem(book: Book, kind: str, rng: random.Random) -> Problem:
     """A story of this kind; no number in it or on the way to the answer is negative."""
     name, friend = rng.sample(book.names, 2)
-    thing, other = rng.sample(book.things, 2)
-    people_and_things = {"name": name, "friend": friend, "thing": thing, "other": other}
+    people_and_things = {"name": name, "friend": friend, "thing": rng.choice(book.things)}
 
     def say(sentence: str, **numbers: int) -> str:
         return fill(rng.choice(book.sentences[sentence]), people_and_things | numbers)
 
     steps: list[Step] = []
     if rng.random() < book.groups_share:
-        steps.append(calculate(rng.randint(2, 9), "multiply", rng.randint(2, 9)))
+        steps.append(calculate(rng.randint(2, book.largest_group), "multiply", rng.randint(2, book.largest_group)))
         told, current = [say("groups", a=steps[0].left, b=steps[0].right)], steps[0].value
     else:
         current = rng.randint(3, book.largest)

@@ -82,7 +82,7 @@ class Generator:
         }
 
     def _demonstration(self, name: str, rng: random.Random) -> Row:
-        crowd = rng.choice(self.instructions)
+        crowd = pick({name: self.book.crowds[name].weight for name in self.instructions}, rng)
         problem = self._problem(pick(kind_weights(self.book, crowd), rng), rng)
         text, answer = solve(self.book, problem, crowd, rng)
         right = answer == problem.answer

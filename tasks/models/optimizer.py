@@ -26,6 +26,7 @@ class OptimizerConfig(Config):
     warmup_steps: NonNegativeInt  # of the constant schedule
     warmup_share: Share  # of the cosine schedule
     final_share: Share  # of the cosine schedule
+    average_share: Share  # of the cosine schedule; 0: the last weights are taken as they are
 
 
 class Optimizer(torch.optim.AdamW):
@@ -40,8 +41,15 @@ class Optimizer(torch.optim.AdamW):
         self.settings = settings
 
     def cosine_step(self, step: int, num_steps: int, peak: float) -> float:
-        """For data that is there from the start: warm-up, then a cosine down to a share of the peak."""
-        return self._step(warmup_cosine(step, num_steps, peak, self.settings))
+        """For data that is there from the start: warm-up, then a cosine down to a share of the peak.
+
+        The last step leaves each weight at its mean after the last `average_share` of the steps (Izmailov et al. 2018).
+        """
+        norm = self._step(warmup_cosine(step, num_steps, peak, self.settings))
+        averaged = step + 1 - num_steps + round(num_steps * self.settings.average_share)
+        if averaged > 0:
+            self._average(averaged, last=step + 1 == num_steps)
+        return norm
 
     def constant_step(self, step: int, peak: float) -> float:
         """For methods that sample: they keep learning as long as they sample."""
@@ -56,6 +64,15 @@ class Optimizer(torch.optim.AdamW):
         self.step()
         self.zero_grad(set_to_none=True)
         return float(norm)
+
+    @torch.no_grad()
+    def _average(self, count: int, *, last: bool) -> None:
+        """The mean of `count` steps is kept beside the moments, so that checkpoints hold it too."""
+        for parameter, state in self.state.items():
+            mean = state.setdefault("mean_weight", torch.zeros_like(parameter))
+            mean.lerp_(parameter, 1 / count)
+            if last:
+                parameter.copy_(mean)
 
 
 def warmup_cosine(step: int, num_steps: int, peak: float, settings: OptimizerConfig) -> float:

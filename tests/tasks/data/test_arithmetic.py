@@ -1,6 +1,7 @@
 """Stories and solutions, checked by a reader of their own: the text alone must give the answer."""
 
 import re
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -8,18 +9,18 @@ import pytest
 from tasks.core.seeds import stream
 from tasks.data.arithmetic import BOOK, Book, make_problem, make_sums
 from tasks.data.crowds import kind_weights, solve
+from tasks.data.generate import Generator
 
 BOOK_ = Book.load(BOOK)
 
 
 def read_story(text: str) -> int:
-    """The answer of a story, from its sentences; what has nothing to do with the things asked for is passed over."""
-    *told, question = re.split(r"(?<=[.?]) ", text)
-    asked = re.search(r"How many (\w+)", question)[1]
+    """The answer of a story, from its sentences; what has nothing to do with it is passed over."""
+    *told, _ = re.split(r"(?<=[.?]) ", text)
     current = 0
     for sentence in told:
         numbers = [int(number) for number in re.findall(r"\d+", sentence)]
-        if re.search(r"years|miles|minutes", sentence) or (numbers and _thing(sentence) not in (asked, None)):
+        if re.search(r"years|miles|minutes|degrees|number", sentence):
             continue
         if re.search(r"boxes|bags", sentence):
             current = numbers[0] * numbers[1]
@@ -32,10 +33,6 @@ def read_story(text: str) -> int:
         else:
             current = numbers[0]
     return current
-
-
-def _thing(sentence: str) -> str | None:
-    return next((thing for thing in BOOK_.things if thing in sentence), None)
 
 
 @pytest.mark.parametrize("kind", BOOK_.kinds)
@@ -112,13 +109,13 @@ def test_greedy_decoding_of_the_default_crowd_is_decided() -> None:
     """Near one half the clone's likeliest token would hang on rounding; at one a reward could teach nothing."""
     found = {(kind, needed): decisions(kind, needed) for kind, settings in BOOK_.kinds.items() for needed in settings.steps}
     assert len(found) == 5
-    assert all(share > 0.6 for shares in found.values() for share in shares), found
-    assert sum(min(shares) < 0.8 for shares in found.values()) >= 3, found
+    assert all(share > 0.7 for shares in found.values() for share in shares), found
+    assert sum(min(shares) < 0.85 for shares in found.values()) >= 3, found
 
 
 def test_the_default_crowd_is_right_at_these_rates() -> None:
     rng = stream(6)
-    for kind, expected in {"one": 0.72, "two": 0.825, "three": 0.905, "extra": 0.55}.items():
+    for kind, expected in {"one": 0.765, "two": 0.855, "three": 0.89, "extra": 0.605}.items():
         problems = [make_problem(BOOK_, kind, rng) for _ in range(2500)]
         right = sum(solve(BOOK_, problem, "steps", rng).answer == problem.answer for problem in problems)
         assert right / len(problems) == pytest.approx(expected, abs=0.03), kind
@@ -136,3 +133,10 @@ def test_sums_hold() -> None:
         text = make_sums(BOOK_, rng)
         check_equations(text)
         assert text.count("=") == BOOK_.corpus.sums
+
+
+def test_the_default_crowd_writes_half_of_the_demonstrations() -> None:
+    generator = Generator(BOOK_.crowds, "steps", seed=0)
+    written = Counter(row["instruction_id"] for row in generator.demonstrations(600))
+    assert set(written) == set(BOOK_.crowds)
+    assert written["steps"] / 600 == pytest.approx(0.5, abs=0.05)

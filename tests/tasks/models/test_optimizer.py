@@ -1,5 +1,8 @@
 """The optimizer does what `optimizer` in params.yaml says: schedules, clipping, betas and weight decay."""
 
+import copy
+import math
+
 import pytest
 import torch
 
@@ -41,3 +44,26 @@ def test_weight_decay_shrinks_what_has_no_gradient_to_speak_of():
     parameter.grad = torch.zeros(1)
     optimizer.constant_step(0, 0.1)
     assert parameter.item() == pytest.approx(0.95)
+
+
+def test_the_last_weights_are_averaged_also_after_a_checkpoint():
+    """The mean of the weights after steps 7 to 10, and none of it before the last step."""
+
+    def train(average_share, stop_at=None):
+        parameter, frozen = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+        optimizer, weights = Optimizer([parameter, frozen], settings(average_share=average_share)), []
+        for step in range(10):
+            if step == stop_at:
+                saved, parameter = optimizer.state_dict(), torch.nn.Parameter(parameter.detach().clone())
+                optimizer = Optimizer([parameter, frozen], settings(average_share=average_share))
+                optimizer.load_state_dict(copy.deepcopy(saved))
+            parameter.grad = torch.tensor([1.0, -1.0, 2.0]) * math.sin(step)
+            optimizer.cosine_step(step, 10, 0.1)
+            weights.append(parameter.detach().clone())
+        return torch.stack(weights)
+
+    plain, averaged = train(0.0), train(0.4)
+    assert torch.equal(averaged[:-1], plain[:-1])
+    torch.testing.assert_close(averaged[-1], plain[-4:].mean(dim=0))
+    assert not torch.allclose(averaged[-1], plain[-1])
+    assert torch.equal(train(0.4, stop_at=8)[-1], averaged[-1])
