@@ -22,9 +22,11 @@ Figures of each policy against the SFT model
                      over prompts
 Controls: what is gained without training a policy (tasks/evaluation/controls.py)
   cool_sft           SFT sampled at temperature 0.7 with the same random numbers: a policy that is only sharper gains as much
-Tables below reports/evaluate: completions; kinds, right answers by kind of problem; matrix, the win rate of each model against
-each, with p-values by Holm's method for all pairs together; best_of_n, of the SFT model's samples. All intervals
-speak of these models and these prompts.
+Safety, where `harmless.judge` says who judges (tasks/evaluation/harmless.py)
+  refusal_rate, over_refusal_rate, harmless_rate   of harmful and of harmless requests; the gate lets none get worse
+Tables below reports/evaluate: completions; requests, what was written to those of safety; kinds, right answers by kind of
+problem; matrix, the win rate of each model against each, with p-values by Holm's method for all pairs together; best_of_n, of
+the SFT model's samples. All intervals speak of these models and these prompts.
 
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
 data: then every figure is flattered.
@@ -45,12 +47,13 @@ from pydantic import PositiveInt
 from tasks.core import progress, seeds
 from tasks.core.config import Config, flatten, policy_matrix
 from tasks.core.errors import InputError
-from tasks.core.files import read_json, write_json
+from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes, wins
 from tasks.evaluation.controls import best_of_n, cool_samples, in_groups, rollouts
+from tasks.evaluation.harmless import HarmlessConfig, open_suite, safety_figures
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
@@ -73,6 +76,7 @@ class EvaluateConfig(Config):
     samples_per_prompt: PositiveInt  # at temperature 1
     judge: Judge
     bootstrap_samples: PositiveInt
+    harmless: HarmlessConfig
 
 
 def evaluate(config: EvaluateConfig, stage: Stage) -> None:
@@ -89,17 +93,22 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     policies = stage.dep("models/policy")
     verdicts = [read_json(stage.dep(f"reports/{gate}") / "verdict.json") for gate in ("validate_data", "validate_preferences")]
     upstream = {name: read_json(stage.dep(f"reports/{name}") / "metrics.json") for name in ("reward_model", "prompt_oirl")}
+    suite = open_suite(config.harmless, tokenizer, prompts, stage)
 
     folders = {"sft": Path("models/sft")}
     folders |= {f"policy.{algorithm}.{seed}": policies / f"{algorithm}-{seed}" for algorithm, seed in policy_matrix()}
     written: dict[str, Answers] = {}
+    replies: dict[str, list[Row]] = {}
     for name, folder in progress.track(folders.items(), len(folders), stage.name):
         model, tokenizer = open_model(stage, folder)
         written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config, task, stage)
+        replies[name] = suite.rows(name, model, tokenizer) if suite else []
 
     figures = {name: figures_of(answers, prompts, config, task.verifier, stage.seed) for name, answers in written.items()}
     for name in folders.keys() - {"sft"}:
         figures[name] |= against(written["sft"], written[name], prompts, config, task.verifier, stage.seed)
+    for name, rows in replies.items():
+        figures[name] |= _rounded(safety_figures(rows))
     metrics: dict[str, Any] = {
         "contaminated": int(any(verdict["contaminated"] for verdict in verdicts)),
         "sft": figures["sft"],
@@ -113,13 +122,15 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     chance = seeds.derive(stage.seed, "bootstrap")
     tables = {
         "completions": completion_rows(written, prompts, task.verifier),
+        "requests": [row for rows in replies.values() for row in rows],
         "kinds": kind_rows(written, prompts, task.verifier, config.bootstrap_samples, chance),
         "matrix": matrix_rows(written, prompts, config.judge, task.verifier, config.bootstrap_samples, chance),
         "best_of_n": best_of_n(written["sft"], prompts, task.verifier, config.bootstrap_samples, chance),
     }
+    tables = {name: rows for name, rows in tables.items() if rows}
     for name, rows in tables.items():
         stage.table(name, rows[:200])
-    stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
+    stage.report("reports/evaluate", tables)
     write_json(stage.out("reports/metrics.json"), metrics)
     summary = {name: found.get("sampled_accuracy", found["score"]) for name, found in figures.items()}
     leading = {"reward_model": "accuracy", "prompt_oirl": "success"}
