@@ -162,6 +162,7 @@ PARAMS: dict[str, Any] = {
     },
     "evaluate": {
         "num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200,
+        "text_metrics": [],
         "harmless": {"judge": None, "judge_revision": None, "judge_label": None, "requests": "data/requests.yaml"},
     },
 }  # fmt: skip

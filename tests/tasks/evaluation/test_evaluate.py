@@ -37,7 +37,7 @@ POLICY = Answers(
 def config(judge="verifier"):
     harmless = HarmlessConfig(judge=None, judge_revision=None, judge_label=None, requests="data/requests.yaml")
     return EvaluateConfig(
-        num_prompts=4, num_beams=1, samples_per_prompt=2, judge=judge, bootstrap_samples=500, harmless=harmless
+        num_prompts=4, num_beams=1, samples_per_prompt=2, judge=judge, bootstrap_samples=500, text_metrics=[], harmless=harmless
     )
 
 
