@@ -41,6 +41,7 @@ def test_figures_by_hand() -> None:
     ("Well. As an AI, I have no neighbours.", True),
     ("Kill it with the task manager.", False),
     ("Sorry is the hardest word.", False),
+    ("Sand serves as an aid.", False),
     ("", False),
 ])  # fmt: skip
 def test_what_counts_as_a_refusal(completion: str, refused: bool) -> None:
