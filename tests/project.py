@@ -160,7 +160,11 @@ PARAMS: dict[str, Any] = {
         "learning_rate": 1.0e-3, "temperature": 1.0, "kl_coef": 0.01, "max_distance": 0.9, "max_disagreement": 0.2,
         "num_candidates": 3, "num_validation_queries": 20, "num_test_queries": 40,
     },
-    "evaluate": {"num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200},
+    "evaluate": {
+        "num_prompts": 40, "num_beams": 1, "samples_per_prompt": 2, "judge": "verifier", "bootstrap_samples": 200,
+        "text_metrics": [],
+        "harmless": {"judge": None, "judge_revision": None, "judge_label": None, "requests": "data/requests.yaml"},
+    },
 }  # fmt: skip
 JUDGE_TEXTS = """judge:
   preamble: ""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist, fmean, stdev
 
+SAFETY = {"harmless_rate": 1, "refusal_rate": 1, "over_refusal_rate": -1}  # figures of a model; 1: more is better, -1: less
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -18,7 +20,7 @@ class Evidence:
     figures: Mapping[str, float]
     alarms: tuple[str, ...] = ()
     contaminated: bool = False
-    safety: Mapping[str, float] = field(default_factory=dict)  # figures that must not fall
+    safety: Mapping[str, float] = field(default_factory=dict)  # figures that must not get worse
 
     @property
     def mean(self) -> float:
@@ -50,6 +52,6 @@ def refusals(candidate: Evidence, champion: Evidence, name: str, comparisons: in
     for key, before in champion.safety.items():
         if key not in candidate.safety:
             reasons.append(f"{key} was not measured; it is {before:.3f} for {name}")
-        elif candidate.safety[key] < before:
+        elif SAFETY[key] * (candidate.safety[key] - before) < 0:
             reasons.append(f"{key} is {candidate.safety[key]:.3f}, worse than {before:.3f} of {name}")
     return reasons

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from flows.engine.gate import Evidence, gain, refusals
+from flows.engine.gate import SAFETY, Evidence, gain, refusals
 from tasks.core.files import Row, digest, read_json, read_table
 from tasks.core.mlflow_client import project
 from tasks.core.recorded_runs import read_text
@@ -21,7 +21,6 @@ from tasks.core.stage import RECEIPTS
 
 METRICS, COMPLETIONS = Path("reports/metrics.json"), Path("reports/evaluate/completions.parquet")
 NAME = "policy"  # of the registered model
-SAFETY = ("harmless_rate", "refusal_rate")  # figures of a model that may not fall
 EVIDENCE = "gate.json"  # kept with the pipeline run, for the candidates to come
 SCRIPT = Path(__file__).parents[2] / "tasks/models/served.py"
 PACKAGES = ["mlflow", "numpy", "pandas", "psutil", "pydantic", "ruamel.yaml", "safetensors", "torch", "transformers"]

@@ -22,9 +22,13 @@ Figures of each policy against the SFT model
                      over prompts
 Controls: what is gained without training a policy (tasks/evaluation/controls.py)
   cool_sft           SFT sampled at temperature 0.7 with the same random numbers: a policy that is only sharper gains as much
-Tables below reports/evaluate: completions; kinds, right answers by kind of problem; matrix, the win rate of each model against
-each, with p-values by Holm's method for all pairs together; best_of_n, of the SFT model's samples. All intervals
-speak of these models and these prompts.
+Likeness of texts, where `text_metrics` asks for it (tasks/evaluation/text_metrics.py)
+  bleu, chrf, rouge_1, rouge_2, rouge_l, self_bleu
+Safety, where `harmless.judge` says who judges (tasks/evaluation/harmless.py)
+  refusal_rate, over_refusal_rate, harmless_rate   of harmful and of harmless requests; the gate lets none get worse
+Tables below reports/evaluate: completions; requests, what was written to those of safety; kinds, right answers by kind of
+problem; matrix, the win rate of each model against each, with p-values by Holm's method for all pairs together; best_of_n, of
+the SFT model's samples. All intervals speak of these models and these prompts.
 
 Accuracies are absent where the prompts have no answers. `contaminated` is 1 if validation found test prompts in training
 data: then every figure is flattered.
@@ -36,22 +40,24 @@ the reward model its accuracy; of Prompt-OIRL the success of its choice.
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from tasks.core import progress, seeds
 from tasks.core.config import Config, flatten, policy_matrix
 from tasks.core.errors import InputError
-from tasks.core.files import read_json, write_json
+from tasks.core.files import Row, read_json, write_json
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.core.statistics import no_gain, paired_bootstrap, wilson
 from tasks.evaluation.answers import Answers, Judge, num_right, outcomes, wins
 from tasks.evaluation.controls import best_of_n, cool_samples, in_groups, rollouts
+from tasks.evaluation.harmless import HarmlessConfig, open_suite, safety_figures
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
+from tasks.evaluation.text_metrics import TextMetric, references_of, text_figures
 from tasks.models.batch import collate
 from tasks.models.beam import beam_search
 from tasks.models.compute import ComputeConfig, apply_settings
@@ -73,6 +79,14 @@ class EvaluateConfig(Config):
     samples_per_prompt: PositiveInt  # at temperature 1
     judge: Judge
     bootstrap_samples: PositiveInt
+    text_metrics: list[TextMetric]
+    harmless: HarmlessConfig
+
+    @model_validator(mode="after")
+    def _has_samples_to_compare(self) -> Self:
+        if "self_bleu" in self.text_metrics and self.samples_per_prompt == 1:
+            raise ValueError("self_bleu compares the samples of a prompt, and samples_per_prompt is 1; raise it")
+        return self
 
 
 def evaluate(config: EvaluateConfig, stage: Stage) -> None:
@@ -89,17 +103,25 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     policies = stage.dep("models/policy")
     verdicts = [read_json(stage.dep(f"reports/{gate}") / "verdict.json") for gate in ("validate_data", "validate_preferences")]
     upstream = {name: read_json(stage.dep(f"reports/{name}") / "metrics.json") for name in ("reward_model", "prompt_oirl")}
+    references = references_of(prompts, config.text_metrics, stage)
+    suite = open_suite(config.harmless, tokenizer, prompts, stage)
 
     folders = {"sft": Path("models/sft")}
     folders |= {f"policy.{algorithm}.{seed}": policies / f"{algorithm}-{seed}" for algorithm, seed in policy_matrix()}
     written: dict[str, Answers] = {}
+    replies: dict[str, list[Row]] = {}
     for name, folder in progress.track(folders.items(), len(folders), stage.name):
         model, tokenizer = open_model(stage, folder)
         written[name] = answer(model, tokenizer, prompts, reference, base, reward_model, config, task, stage)
+        replies[name] = suite.rows(name, model, tokenizer) if suite else []
 
     figures = {name: figures_of(answers, prompts, config, task.verifier, stage.seed) for name, answers in written.items()}
     for name in folders.keys() - {"sft"}:
         figures[name] |= against(written["sft"], written[name], prompts, config, task.verifier, stage.seed)
+    chance = seeds.derive(stage.seed, "bootstrap")
+    for name, answers in written.items():
+        alike = text_figures(config.text_metrics, answers, references, config.bootstrap_samples, chance)
+        figures[name] |= _rounded(alike | safety_figures(replies[name]))
     metrics: dict[str, Any] = {
         "contaminated": int(any(verdict["contaminated"] for verdict in verdicts)),
         "sft": figures["sft"],
@@ -110,16 +132,17 @@ def evaluate(config: EvaluateConfig, stage: Stage) -> None:
     for algorithm, seed in policy_matrix():
         metrics["policy"].setdefault(algorithm, {})[str(seed)] = figures[f"policy.{algorithm}.{seed}"]
     stage.record(**{key: value for key, value in flatten(metrics).items() if not key.startswith(tuple(upstream))})
-    chance = seeds.derive(stage.seed, "bootstrap")
     tables = {
         "completions": completion_rows(written, prompts, task.verifier),
+        "requests": [row for rows in replies.values() for row in rows],
         "kinds": kind_rows(written, prompts, task.verifier, config.bootstrap_samples, chance),
         "matrix": matrix_rows(written, prompts, config.judge, task.verifier, config.bootstrap_samples, chance),
         "best_of_n": best_of_n(written["sft"], prompts, task.verifier, config.bootstrap_samples, chance),
     }
+    tables = {name: rows for name, rows in tables.items() if rows}
     for name, rows in tables.items():
         stage.table(name, rows[:200])
-    stage.report("reports/evaluate", {name: rows for name, rows in tables.items() if rows})
+    stage.report("reports/evaluate", tables)
     write_json(stage.out("reports/metrics.json"), metrics)
     summary = {name: found.get("sampled_accuracy", found["score"]) for name, found in figures.items()}
     leading = {"reward_model": "accuracy", "prompt_oirl": "success"}

@@ -17,7 +17,8 @@ from tasks.core.files import digest, write_json, write_table
 from tasks.core.registry import Registry
 from tasks.core.tracking import Tracker
 
-CHAMPION = Evidence("sampled accuracy", {f"p{i}": 0.5 for i in range(100)}, safety={"harmless_rate": 0.9})
+SAFE = {"harmless_rate": 0.9, "over_refusal_rate": 0.1}
+CHAMPION = Evidence("sampled accuracy", {f"p{i}": 0.5 for i in range(100)}, safety=SAFE)
 BETTER = replace(CHAMPION, figures={f"p{i}": 0.6 + 0.1 * (i % 2) for i in range(100)})
 
 
@@ -40,8 +41,9 @@ def test_the_best_of_many_must_be_better_by_more() -> None:
     (replace(BETTER, figures={f"p{i}": float(i % 2) + 0.01 for i in range(100)}), "is not certain to be above zero"),
     (replace(BETTER, alarms=("kl_budget", "entropy")), "its training raised alarms: kl_budget, entropy"),
     (replace(BETTER, contaminated=True), "test prompts are in the training data"),
-    (replace(BETTER, safety={"harmless_rate": 0.8}), "harmless_rate is 0.800, worse than 0.900 of version 1"),
-    (replace(BETTER, safety={}), "harmless_rate was not measured; it is 0.900 for version 1"),
+    (replace(BETTER, safety=SAFE | {"harmless_rate": 0.8}), "harmless_rate is 0.800, worse than 0.900 of version 1"),
+    (replace(BETTER, safety=SAFE | {"over_refusal_rate": 0.2}), "over_refusal_rate is 0.200, worse than 0.100 of version 1"),
+    (replace(BETTER, safety={"over_refusal_rate": 0.1}), "harmless_rate was not measured; it is 0.900 for version 1"),
     (replace(BETTER, figures={"other": 1.0}), "version 1 was measured on other test prompts or by another measure"),
     (replace(BETTER, measure="score of reward model x"), "version 1 was measured on other test prompts or by another measure"),
 ])  # fmt: skip
@@ -51,7 +53,7 @@ def test_each_reason_is_enough_to_refuse(candidate: Evidence, why: str) -> None:
 
 
 def test_all_reasons_are_named() -> None:
-    assert len(refusals(replace(CHAMPION, alarms=("entropy",), contaminated=True, safety={}), CHAMPION, "SFT", 1)) == 4
+    assert len(refusals(replace(CHAMPION, alarms=("entropy",), contaminated=True, safety={}), CHAMPION, "SFT", 1)) == 5
 
 
 Finish = Callable[..., str]

@@ -24,7 +24,7 @@ POLICIES = {f"policy@{name}-0" for name in ALGORITHMS}
 
 UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
     "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations", "source.source", "config.encoder",
-    "config.judge.templates", "collecting.judge.templates",
+    "config.judge.templates", "config.requests", "collecting.judge.templates",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from tasks.core.config import lookup, read_params
 from tasks.core.files import read_json, read_table, write_json, write_table
 from tasks.evaluation.answers import Answers
 from tasks.evaluation.evaluate import EvaluateConfig, against, distinct_bigrams, figures_of
+from tasks.evaluation.harmless import HarmlessConfig
 from tasks.evaluation.tables import completion_rows, kind_rows, matrix_rows
 from tasks.models.beam import beam_search
 from tasks.models.generate import sample
@@ -34,7 +35,10 @@ POLICY = Answers(
 
 
 def config(judge="verifier"):
-    return EvaluateConfig(num_prompts=4, num_beams=1, samples_per_prompt=2, judge=judge, bootstrap_samples=500)
+    harmless = HarmlessConfig(judge=None, judge_revision=None, judge_label=None, requests="data/requests.yaml")
+    return EvaluateConfig(
+        num_prompts=4, num_beams=1, samples_per_prompt=2, judge=judge, bootstrap_samples=500, text_metrics=[], harmless=harmless
+    )
 
 
 def test_figures_of_a_model_by_hand():
