@@ -2,7 +2,7 @@
 
     minimize  −log π(v | t)   over the verdict v alone, "1" or "2", where t is the text that a judge reads before it
 
-t shows a prompt and two completions, and is made by tasks/feedback/judge/texts.py from the file that
+t shows a prompt and two completions, and is made by tasks/rewards/judge/texts.py from the file that
 `collect_preferences.judge.templates` names: what is learned is what will be asked. Every comparison is read in both orders, so
 that half of the verdicts are "1" and the position says nothing.
 
@@ -41,10 +41,8 @@ from tasks.core.stage import Stage
 from tasks.core.statistics import ece
 from tasks.feedback.agreement import calibration
 from tasks.feedback.annotator.crowd import Crowd, Truth, make_crowd
-from tasks.feedback.judge.judge import VERDICT_TOKENS, Judgement
-from tasks.feedback.judge.local import ROWS_AT_ONCE, encode_verdicts, first_probabilities, in_turns
+from tasks.feedback.judge.judge import Judgement
 from tasks.feedback.judge.rlaif import Asked, choose_questions, measure, share
-from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.samples import refuse_unanswered, sample_completions
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.adapter import add_adapter
@@ -54,6 +52,8 @@ from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import TaskConfig, encode_prompts
 from tasks.rewards.functions import FunctionsConfig
+from tasks.rewards.judge.texts import JudgeTextsConfig, Question
+from tasks.rewards.judge.verdicts import VERDICT_TOKENS, encode_verdicts, first_probabilities, in_turns
 from tasks.rl.logprobs import completion_logprobs
 
 
@@ -190,8 +190,7 @@ def make_room(judge: Any, texts: JudgeTextsConfig, tokenizer: Any, task: TaskCon
 
 def held_out_figures(judge: Any, tokenizer: Any, held_out: ComparisonSet) -> tuple[dict[str, float], list[Row]]:
     """(figures, bins of the calibration) of the judge on comparisons that it has not met."""
-    pieces = [held_out.texts[i : i + ROWS_AT_ONCE] for i in range(0, len(held_out.texts), ROWS_AT_ONCE)]
-    chances = [chance for texts in pieces for chance in first_probabilities(judge, tokenizer, texts)]
+    chances = first_probabilities(judge, tokenizer, held_out.texts)
     judged = [Judgement(*both) for both in zip(chances[: len(held_out)], chances[len(held_out) :], strict=True)]
     preferences = np.array([judgement.preference for judgement in judged]).clip(1e-6, 1 - 1e-6)
     signs = np.where(held_out.first_is_better, 1.0, -1.0)

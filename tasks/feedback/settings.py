@@ -1,9 +1,8 @@
 """params.yaml: collect_preferences. Whose feedback, of what kind, on how much."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
-    Field,
     FiniteFloat,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,45 +14,10 @@ from pydantic import (
 
 from tasks.core.config import Config
 from tasks.rewards.functions import check_components
+from tasks.rewards.judge.settings import JudgeConfig, Share
 
 Source = Literal["annotator", "judge", "dataset"]  # the folder of tasks/feedback whose collect.py runs
 Kind = Literal["pairwise", "ranking", "rating", "thumbs", "correction"]
-OWN_JUDGES = ("sft", "judge_model")  # models of this pipeline, by the name of their stage
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class JudgeConfig(Config):
-    """The judge of source `judge`: a local model, or with `base_url` a model at an OpenAI-compatible endpoint."""
-
-    templates: str
-    model: str
-    model_revision: str | None
-    base_url: str | None
-    rationale_tokens: NonNegativeInt
-    repeat_rate: Share
-    timeout: PositiveFloat  # seconds
-    retries: NonNegativeInt
-    concurrency: PositiveInt
-
-    @field_validator("base_url")
-    @classmethod
-    def _holds_no_secret(cls, value: str | None) -> str | None:
-        """The address is logged and hashed; it is not repeated here, since what is wrong with it may be a key."""
-        if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("an address begins with http:// or https://")
-        if value is not None and any(sign in value for sign in "@?#"):
-            raise ValueError("an address with @, ? or # may hold a key; a key comes from the environment (REALIGN_JUDGE_KEY)")
-        return value
-
-    @model_validator(mode="after")
-    def _is_one_model(self) -> Self:
-        if self.base_url is not None and self.model in OWN_JUDGES:
-            raise ValueError(
-                f"model is {self.model}, but base_url names an endpoint; name a model it serves, or write base_url: null"
-            )
-        if self.model == "judge_model" and self.rationale_tokens:
-            raise ValueError("model is judge_model, which has learned to say 1 or 2 and not why; write rationale_tokens: 0")
-        return self
 
 
 class CollectPreferencesConfig(Config):

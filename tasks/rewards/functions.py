@@ -61,7 +61,7 @@ class RewardConfig(Config):
     @field_validator("weights")
     @classmethod
     def _known(cls, value: dict[str, float]) -> dict[str, float]:
-        return check_components(value, "reward_model", "verifier", "uncertainty", "process")
+        return check_components(value, "reward_model", "verifier", "uncertainty", "process", "judge")
 
 
 def length_band(text: str, config: FunctionsConfig) -> float:

@@ -4,6 +4,7 @@ reward_model   the standardised score of the reward model (mean 0, std 1 on samp
 uncertainty    how far the members of its ensemble disagree about that: their standard deviation; a negative weight makes the
                score a cautious one, mean − coefficient · std (Coste et al. 2024), with the first member for the mean
 process        the chance that the worst step of the solution is right, by a reward model trained on steps
+judge          the chance that an AI judge prefers it to the greedy completion of the SFT model: tasks/rewards/judge/reward.py
 verifier       1 if the final answer is right, else 0
 and every function of tasks/rewards/functions.py by its name, between 0 and 1
 """
@@ -21,6 +22,7 @@ from tasks.models.compute import ComputeConfig, apply_settings
 from tasks.models.reward import disagreement, load_ensemble, standardised_scores
 from tasks.models.text import TaskConfig, decode
 from tasks.rewards.functions import FUNCTIONS, RewardConfig
+from tasks.rewards.judge.reward import JudgeReward, load_judge_reward
 from tasks.rewards.process_reward import process_score, step_scores
 from tasks.rewards.verifier import is_correct
 
@@ -28,14 +30,24 @@ from tasks.rewards.verifier import is_correct
 class Scorer:
     """Scores completions; knows nothing of advantages or KL."""
 
-    def __init__(self, config: RewardConfig, reward_model: Any, tokenizer: Any, verifier: str, ensemble: Sequence[Any] = ()):
-        """reward_model: that of tasks/models/reward.py; None where it has no weight. ensemble: all members, for uncertainty."""
+    def __init__(
+        self,
+        config: RewardConfig,
+        reward_model: Any,
+        tokenizer: Any,
+        verifier: str,
+        ensemble: Sequence[Any] = (),
+        judge: JudgeReward | None = None,
+    ):
+        """reward_model: that of tasks/models/reward.py; None where it has no weight, as the judge. ensemble: all members, for
+        uncertainty."""
         self.config = config
         self.weights = config.weights
         self.reward_model = reward_model
         self.tokenizer = tokenizer
         self.verifier = verifier
         self.ensemble = ensemble
+        self.judge = judge
 
     def __call__(self, rollout: Batch, answers: Sequence[str | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """(scores, components), each (batch,). answers: one per completion.
@@ -53,6 +65,8 @@ class Scorer:
         if "process" in self.weights:
             steps = step_scores(self.reward_model, rollout, self.tokenizer)
             components["process"] = torch.tensor([process_score(scores) for scores in steps], device=device)
+        if self.judge:
+            components["judge"] = torch.tensor(self.judge(rollout, texts), dtype=torch.float32, device=device)
         for name in [name for name in self.weights if name in FUNCTIONS]:
             values = [FUNCTIONS[name](text, self.config.functions) for text in texts]
             components[name] = torch.tensor(values, dtype=torch.float32, device=device)
@@ -89,4 +103,5 @@ def load_scorer(stage: Stage, tokenizer: Any, task: TaskConfig) -> Scorer:
         raise InputError("reward.weights: uncertainty needs an ensemble; set reward_model.ensemble_size to 2 or more")
     if "process" in config.weights and not getattr(ensemble[0].config, "process", False):
         raise InputError("reward.weights: process needs a reward model trained on steps; set reward_model.process_coef above 0")
-    return Scorer(config, ensemble[0] if ensemble else None, tokenizer, task.verifier, ensemble)
+    judge = load_judge_reward(stage, task) if "judge" in config.weights else None
+    return Scorer(config, ensemble[0] if ensemble else None, tokenizer, task.verifier, ensemble, judge)

@@ -24,7 +24,7 @@ POLICIES = {f"policy@{name}-0" for name in ALGORITHMS}
 
 UNREADABLE = {  # expressions in stage.dep(...) that only a run can resolve: what they are
     "config.sources", "sources.instructions", "BOOK.as_posix()", "expectations", "source.source", "config.encoder",
-    "config.judge.templates", "config.requests", "collecting.judge.templates",
+    "config.judge.templates", "config.requests", "collecting.judge.templates", "config.templates",
 }  # fmt: skip
 
 
@@ -109,6 +109,7 @@ def test_code_deps_are_exactly_the_imports():
         ("tasks/feedback/annotator/collect.py", {"collect_preferences"}),
         ("tasks/tabular/gail.py", {"imitation"}),
         ("tasks/rewards/process_reward.py", POLICIES | {"reward_model"}),
+        ("tasks/rewards/judge/reward.py", POLICIES),
     ],
 )
 def test_what_an_edit_runs_again(stages, edited, runs):
@@ -151,7 +152,8 @@ def test_what_only_a_run_can_resolve_is_declared(stages):
     assert covered("data/instructions/arithmetic.yaml", deps(stages["prepare_data"]))
     assert covered("data/expectations/data.yaml", deps(stages["validate_data"]))
     assert covered("data/expectations/preferences.yaml", deps(stages["validate_preferences"]))
-    assert covered("data/judge/arithmetic.yaml", deps(stages["collect_preferences"]))
+    for name in ("judge_model", "collect_preferences", *POLICIES):
+        assert covered("data/judge/arithmetic.yaml", deps(stages[name]))
     assert covered("data/expectations/prompt_log.yaml", deps(stages["validate_prompt_log"]))
     for name in ("validate_prompt_log", "prompt_oirl", "prompt_oirl_study"):
         assert covered("data/prompt_log.parquet", deps(stages[name]))

@@ -23,7 +23,7 @@ import httpx
 
 from tasks.core.errors import InputError
 from tasks.feedback.judge.cache import Answer, Request
-from tasks.feedback.settings import JudgeConfig
+from tasks.rewards.judge.settings import JudgeConfig
 
 KEY = "REALIGN_JUDGE_KEY"
 TRIES_FOR_SENSE = 3  # of an answer that cannot be read

@@ -6,7 +6,7 @@ and b shown in both orders, which takes its love of a position out,
     P(a preferred to b) = ½ (P("1" | a, b) + P("2" | b, a)),   P("1") against P("2") as the judge gives them
 
 With `rationale_tokens` it first writes a rationale, at temperature 0, which it then reads before the ending.
-tasks/feedback/judge/texts.py fills the texts in.
+tasks/rewards/judge/texts.py fills the texts in.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from typing import Protocol
 from tasks.core import progress
 from tasks.core.errors import InputError
 from tasks.feedback.judge.cache import Answer, Answers, Request
-from tasks.feedback.judge.texts import JudgeTextsConfig, Question
+from tasks.rewards.judge.texts import JudgeTextsConfig, Question
+from tasks.rewards.judge.verdicts import VERDICT_TOKENS
 
 QUESTIONS_AT_ONCE = 64
-VERDICT_TOKENS = 4  # room for a space or a line before the 1 or 2
 ENOUGH_NONSENSE = 16  # questions: if all the first have no verdict, the rest is not asked
 
 

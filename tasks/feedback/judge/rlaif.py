@@ -28,8 +28,8 @@ from tasks.core.statistics import wilson
 from tasks.feedback.annotator.choices import Candidate
 from tasks.feedback.annotator.crowd import Crowd, different, pair, questions
 from tasks.feedback.judge.judge import Judge, Judgement
-from tasks.feedback.judge.texts import Question
 from tasks.feedback.samples import Sampled
+from tasks.rewards.judge.texts import Question
 
 Asked = tuple[Row, str, Candidate, Candidate]  # a prompt, its split, and the two completions in the order they are shown first
 

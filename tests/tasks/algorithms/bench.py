@@ -22,8 +22,9 @@ class Bench:
         self.start, self.history, self.checkpoint = 0, [], Checkpoint(written / "checkpoint")
 
     def params(self, config_class):
-        values = lookup(PARAMS, config_class.namespace) | self.changed.get(config_class.namespace, {})
-        return config_class.model_validate(values | ({"weights": {"verifier": 1.0}} if "weights" in values else {}))
+        values = lookup(PARAMS, config_class.namespace)
+        values |= {"weights": {"verifier": 1.0}} if "weights" in values else {}
+        return config_class.model_validate(values | self.changed.get(config_class.namespace, {}))
 
     def dep(self, path):
         return self.folder / path

@@ -12,10 +12,11 @@ from tasks.core.files import read_json, read_table, write_table
 from tasks.core.statistics import sign_flip
 from tasks.feedback.annotator.choices import Candidate
 from tasks.feedback.judge.judge import Judge
-from tasks.feedback.judge.local import LocalJudge, first_probabilities
-from tasks.feedback.judge.texts import JudgeTextsConfig, Question
+from tasks.feedback.judge.local import LocalJudge
 from tasks.models.language import load_policy
 from tasks.models.text import TaskConfig, encode_prompts
+from tasks.rewards.judge.texts import JudgeTextsConfig, Question
+from tasks.rewards.judge.verdicts import first_probabilities
 from tasks.rl.logprobs import completion_logprobs
 from tests.project import PARAMS, TEMPLATES
 from tests.tasks.algorithms.test_refusals import refused

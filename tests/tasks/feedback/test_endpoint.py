@@ -9,7 +9,7 @@ import pytest
 from tasks.core.errors import InputError
 from tasks.feedback.judge.cache import Answer, Answers, Request
 from tasks.feedback.judge.endpoint import KEY, Endpoint, asked_to_wait, probability_of_first, read_answer, said_first
-from tasks.feedback.settings import JudgeConfig
+from tasks.rewards.judge.settings import JudgeConfig
 from tests.processes import PATIENCE
 from tests.tasks.feedback import server
 from tests.tasks.feedback.server import completion, ok

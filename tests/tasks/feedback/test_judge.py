@@ -12,11 +12,11 @@ from tasks.feedback.judge.endpoint import KEY, Endpoint
 from tasks.feedback.judge.judge import Judge, Judgement
 from tasks.feedback.judge.local import LocalJudge
 from tasks.feedback.judge.rlaif import measure
-from tasks.feedback.judge.texts import JudgeTextsConfig, Question
 from tasks.feedback.settings import CollectPreferencesConfig
 from tasks.models.language import build_model, save_model
 from tasks.models.text import MARK
 from tasks.models.tokenizer import train_tokenizer
+from tasks.rewards.judge.texts import JudgeTextsConfig, Question
 from tests.processes import REPO
 from tests.smoke.checkout import assign, variants
 from tests.tasks.feedback.server import Endpoint as Server

@@ -90,7 +90,7 @@ def test_one_answer_per_completion(scorer, rollout):
 
 @pytest.mark.parametrize("weights", [{"verifer": 1.0}, {"verifier": 1.0, "length": 0.1}, {}])
 def test_an_unknown_or_empty_reward_is_refused(scorer, weights):
-    with pytest.raises(ValueError, match="name some of reward_model, verifier, uncertainty, process, length_band, sentiment"):
+    with pytest.raises(ValueError, match="name some of reward_model, verifier, uncertainty, process, judge, length_band"):
         scorer(**weights)
 
 
