@@ -112,6 +112,7 @@ PARAMS: dict[str, Any] = {
         "beta1": 0.9, "beta2": 0.98, "weight_decay": 0.01, "max_grad_norm": 1.0, "warmup_steps": 5, "warmup_share": 0.05,
         "final_share": 0.1, "average_share": 0.0,
     },
+    "validation": {"num_rows": 0, "every": 5, "keep_best": False},
     "base_model": {
         "source": "config", "revision": None, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 64, "max_position_embeddings": 32, "initializer_range": 0.1,

@@ -8,7 +8,7 @@ summed over a completion, so longer completions weigh more, as in the paper.
 How this differs from the paper
   - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never changes.
 
-Metrics: those of tasks/training/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, of tasks/training/validation.py on held-out pairs, and
   loss/dpo                    the mean of the expression above; ln 2 = 0.693 at the start
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
   train/margin                mean difference of the implicit rewards
@@ -20,8 +20,8 @@ from typing import Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
-from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
@@ -32,7 +32,8 @@ from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import dpo_loss
 from tasks.training.monitor import Monitor, Probe
-from tasks.training.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.pairs import held_out_logprobs, load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.validation import Validation
 
 
 class DpoConfig(Config):
@@ -59,9 +60,14 @@ def train(config: DpoConfig, stage: Stage) -> None:
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
-    stage.resume(policy=policy, optimizer=optimizer)
+    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
-    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    def held_out() -> dict[str, Tensor]:
+        chosen, rejected = held_out_logprobs(policy, pairs, validation.rows) - ref_logprobs[validation.rows].T
+        return {"loss": dpo_loss(chosen, rejected, config.beta).mean(), "accuracy": (chosen > rejected).float().mean()}
+
+    order = validation.batches(config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices, parts = next(order), []
         for rows in micro_batches(indices, config.micro_batch_size or config.batch_size):
@@ -81,10 +87,12 @@ def train(config: DpoConfig, stage: Stage) -> None:
             "train/chosen_logratio": chosen.mean(),
             "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
+            **validation(step, held_out),
         })  # fmt: skip
         if alarmed:
             break
 
+    stage.record(**validation.take_best())
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
 

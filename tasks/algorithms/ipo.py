@@ -10,7 +10,7 @@ How this differs from the paper
     a long completion as of a short one.
   - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never changes.
 
-Metrics: those of tasks/training/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, of tasks/training/validation.py on held-out pairs, and
   loss/ipo                    the mean of the expression above; 1/(2β)² at the start
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
   train/margin                mean difference of the implicit rewards β·Δ; its target is 1/2
@@ -22,8 +22,8 @@ from typing import Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
-from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
@@ -34,7 +34,8 @@ from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import ipo_loss
 from tasks.training.monitor import Monitor, Probe
-from tasks.training.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.pairs import held_out_lengths, held_out_logprobs, load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.validation import Validation
 
 
 class IpoConfig(Config):
@@ -61,9 +62,15 @@ def train(config: IpoConfig, stage: Stage) -> None:
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
-    stage.resume(policy=policy, optimizer=optimizer)
+    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
-    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    def held_out() -> dict[str, Tensor]:
+        logratios = held_out_logprobs(policy, pairs, validation.rows) - ref_logprobs[validation.rows].T
+        chosen, rejected = logratios / held_out_lengths(pairs, validation.rows)
+        return {"loss": ipo_loss(chosen, rejected, config.beta).mean(), "accuracy": (chosen > rejected).float().mean()}
+
+    order = validation.batches(config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices, parts = next(order), []
         for rows in micro_batches(indices, config.micro_batch_size or config.batch_size):
@@ -84,10 +91,12 @@ def train(config: IpoConfig, stage: Stage) -> None:
             "train/chosen_logratio": chosen.mean(),
             "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
+            **validation(step, held_out),
         })  # fmt: skip
         if alarmed:
             break
 
+    stage.record(**validation.take_best())
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
 

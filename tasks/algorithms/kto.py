@@ -14,7 +14,7 @@ How this differs from the paper
   - The reference policy's log-probabilities are computed once, before training, not in every step: the reference never
     changes. Those of the mismatched completions, new in every batch, are not.
 
-Metrics: those of tasks/training/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, of tasks/training/validation.py on held-out pairs, and
   loss/kto                    the mean of the expression above; half of the mean weight at the start
   train/kl_baseline           z₀, in nats
   train/accuracy              share of the batch's pairs where the implicit reward of the chosen completion is larger
@@ -24,22 +24,24 @@ Metrics: those of tasks/training/monitor.py on probes, and
 """
 
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
-from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
+from tasks.models.batch import Batch
 from tasks.models.language import save_model
 from tasks.models.policy import open_policy
 from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import kto_baseline, kto_loss
 from tasks.training.monitor import Monitor, Probe
-from tasks.training.pairs import load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.pairs import held_out_logprobs, load_pairs, reference_pair_logprobs, summed_logprobs
+from tasks.training.validation import Validation
 
 
 class KtoConfig(Config):
@@ -70,25 +72,28 @@ def train(config: KtoConfig, stage: Stage) -> None:
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
-    stage.resume(policy=policy, optimizer=optimizer)
+    size = 2 * (config.micro_batch_size or config.batch_size)  # completions per pass
+    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
-    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    def held_out() -> dict[str, Tensor]:
+        logratios = held_out_logprobs(policy, pairs, validation.rows) - ref_logprobs[validation.rows].T
+        baseline = mismatched_baseline(policy, reference, pairs.batch(validation.rows), size)
+        desirable = torch.arange(logratios.numel(), device=stage.device) < len(validation.rows)
+        losses = kto_loss(
+            logratios.flatten(), desirable, baseline, config.beta, config.desirable_weight, config.undesirable_weight
+        )  # fmt: skip
+        return {"loss": losses.mean(), "accuracy": (logratios[0] > logratios[1]).float().mean()}
+
+    order = validation.batches(config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices = next(order)
         batch = pairs.batch(indices)
         ref = ref_logprobs[indices].T.flatten()
         desirable = torch.arange(len(batch), device=stage.device) < len(indices)
-        with torch.no_grad():
-            shift = len(indices) // 2  # neighbours are of like length and may share their prompt
-            mismatched = replace(
-                batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
-            )  # fmt: skip
-            strange = mismatched.split(2 * (config.micro_batch_size or config.batch_size))
-            baseline = kto_baseline(
-                torch.cat([summed_logprobs(policy, part) - summed_logprobs(reference, part) for part in strange])
-            )
+        baseline = mismatched_baseline(policy, reference, batch, size)
         parts = []
-        for rows in torch.arange(len(batch), device=stage.device).split(2 * (config.micro_batch_size or config.batch_size)):
+        for rows in torch.arange(len(batch), device=stage.device).split(size):
             logratios = summed_logprobs(policy, batch.select(rows).trimmed()) - ref[rows]
             losses = kto_loss(
                 logratios, desirable[rows], baseline, config.beta, config.desirable_weight, config.undesirable_weight
@@ -108,12 +113,25 @@ def train(config: KtoConfig, stage: Stage) -> None:
             "train/chosen_logratio": chosen.mean(),
             "train/rejected_logratio": rejected.mean(),
             "train/grad_norm": grad_norm,
+            **validation(step, held_out),
         })  # fmt: skip
         if alarmed:
             break
 
+    stage.record(**validation.take_best())
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
+
+
+@torch.no_grad()
+def mismatched_baseline(policy: Any, reference: Any, batch: Batch, size: int) -> Tensor:
+    """z₀, with the completions of pairs half a batch away: neighbours are of like length and may share their prompt."""
+    shift = len(batch) // 4
+    mismatched = replace(
+        batch, completion_ids=batch.completion_ids.roll(shift, 0), completion_mask=batch.completion_mask.roll(shift, 0)
+    )  # fmt: skip
+    strange = mismatched.split(size)
+    return kto_baseline(torch.cat([summed_logprobs(policy, part) - summed_logprobs(reference, part) for part in strange]))
 
 
 if __name__ == "__main__":

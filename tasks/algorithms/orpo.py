@@ -11,7 +11,7 @@ How this differs from the paper
     term then teaches little that is new.
   - The reference model that is loaded is what the monitor measures the distance to; the loss does not know it.
 
-Metrics: those of tasks/training/monitor.py on probes, and
+Metrics: those of tasks/training/monitor.py on probes, of tasks/training/validation.py on held-out pairs, and
   loss/nll                    −log π(chosen), mean of the pairs, in nats per token
   loss/odds_ratio             the other term, before λ; ln 2 where the two are equally likely
   train/accuracy              share of the batch's pairs where the chosen completion is likelier per token
@@ -24,8 +24,8 @@ from typing import Self
 
 import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
-from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.run import run
 from tasks.core.stage import Stage
@@ -36,7 +36,8 @@ from tasks.models.text import TaskConfig
 from tasks.rewards.scorer import load_scorer
 from tasks.rl.preference_losses import log_odds_ratio, odds_ratio_loss
 from tasks.training.monitor import Monitor, Probe
-from tasks.training.pairs import load_pairs, summed_logprobs
+from tasks.training.pairs import held_out_lengths, held_out_logprobs, load_pairs, summed_logprobs
+from tasks.training.validation import Validation
 
 
 class OrpoConfig(Config):
@@ -62,9 +63,15 @@ def train(config: OrpoConfig, stage: Stage) -> None:
     pairs = load_pairs(stage, tokenizer, "train")
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
-    stage.resume(policy=policy, optimizer=optimizer)
+    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
-    order = seeds.batches(len(pairs), config.batch_size, stage.seed, stage.start, pairs.lengths)
+    def held_out() -> dict[str, Tensor]:
+        chosen, rejected = held_out_logprobs(policy, pairs, validation.rows) / held_out_lengths(pairs, validation.rows)
+        losses = config.odds_ratio_coef * odds_ratio_loss(chosen, rejected) - chosen
+        return {"loss": losses.mean(), "accuracy": (chosen > rejected).float().mean()}
+
+    order = validation.batches(config.batch_size, stage.seed, stage.start, pairs.lengths)
     for step in stage.steps(config.num_steps):
         indices, parts = next(order), []
         for rows in micro_batches(indices, config.micro_batch_size or config.batch_size):
@@ -84,10 +91,12 @@ def train(config: OrpoConfig, stage: Stage) -> None:
             "train/chosen_logprob": chosen.mean(),
             "train/rejected_logprob": rejected.mean(),
             "train/grad_norm": grad_norm,
+            **validation(step, held_out),
         })  # fmt: skip
         if alarmed:
             break
 
+    stage.record(**validation.take_best())
     save_model(policy, tokenizer, stage.out(f"models/policy/{stage.variant}"))
     stage.report(f"reports/policy/{stage.variant}")
 

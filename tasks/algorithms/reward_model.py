@@ -26,6 +26,7 @@ Metrics, by step; of an ensemble their means
   loss/imitation, loss/process   these terms, without their coefficients
   train/accuracy       share of the batch's pairs of differently judged completions in the right order; the mean over
                        micro-batches, each of which compares its own completions
+  and those of tasks/training/validation.py, on training data that is held out of it: the loss above without its further terms
 Figures on held-out pairs and on fresh samples
   accuracy             share of held-out pairs ordered as the annotator did; accuracy_low, accuracy_high: 95 % Wilson interval
   accuracy_ceiling     what a perfect reward model would reach, since the annotator errs; known where utilities are. One that
@@ -45,6 +46,7 @@ Figures on held-out pairs and on fresh samples
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -76,6 +78,7 @@ from tasks.models.reward import (
     raw_scores,
     reward_model_from_elsewhere,
     reward_model_from_policy,
+    scores_in_pieces,
     standardise_on,
     with_language_head,
 )
@@ -94,6 +97,7 @@ from tasks.rl.preference_losses import (
     thumbs_loss,
 )
 from tasks.training.pairs import pair_scores
+from tasks.training.validation import Validation
 
 FRESH_PROMPTS, FRESH_SAMPLES = 300, 4  # enough for a standard error of the correlation near .03
 
@@ -189,9 +193,10 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     steps = StepSet(pairs, answers, task.verifier, reward_model.tokenizer) if config.process_coef else None
     if config.margin_coef and all(row["gap"] is None for row in pairs.rows):
         raise InputError("reward_model.margin_coef: no pair has a gap to take a margin from; set it to 0")
-    stage.resume(**checkpointed(members))
+    validations = [Validation(stage, member.model, training.asked, config.num_steps) for member in members]
+    stage.resume(**checkpointed(members, validations))
 
-    orders = [order_of(number, training, config, stage) for number in range(1, len(members) + 1)]
+    orders = [order_of(n, training.lengths, validations[n - 1], config, stage) for n in range(1, len(members) + 1)]
     for step in stage.steps(config.num_steps):
         logged = []
         for member, order in zip(members, orders, strict=True):
@@ -215,7 +220,15 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
                 parts.append({key: term.detach() for key, term in terms.items()})
             member.optimizer.cosine_step(step, config.num_steps, config.learning_rate)
             logged.append({key: torch.stack([part[key] for part in parts]).sum() for key in parts[0]})
-        stage.log(step, {key: torch.stack([each[key] for each in logged]).mean() for key in logged[0]}, every=5)
+        measured = [
+            each(step, partial(held_out_loss, config, member.model, training, each.rows))
+            for member, each in zip(members, validations, strict=True)
+        ]
+        means = {key: torch.stack([each[key] for each in logged]).mean() for key in logged[0]}
+        means |= {key: torch.tensor([each[key] for each in measured]).mean() for key in measured[0]}
+        stage.log(step, means, every=1 if measured[0] else 5)
+    best = [each.take_best() for each in validations]
+    stage.record(**best[0])
 
     fresh, verdicts = fresh_samples(policy, tokenizer, validation[:FRESH_PROMPTS], task, stage)
     scores = torch.stack([standardise_on(fresh, member.model, tokenizer) for member in members])
@@ -245,24 +258,26 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     stage.report("reports/reward_model", tables)
 
 
-def checkpointed(members: list[Member]) -> dict[str, Any]:
-    parts = {f"reward_model-{number}": member.model for number, member in enumerate(members)}
+def checkpointed(members: list[Member], validations: list[Validation]) -> dict[str, Any]:
+    parts: dict[str, Any] = {f"reward_model-{number}": member.model for number, member in enumerate(members)}
     parts |= {f"optimizer-{number}": member.optimizer for number, member in enumerate(members)}
+    parts |= {f"validation-{number}": validation for number, validation in enumerate(validations)}
     return parts | {f"language_model-{n}": member.language_model for n, member in enumerate(members) if member.language_model}
 
 
-def order_of(number: int, training: PairSet | JudgedSet, config: RewardModelConfig, stage: Stage) -> Iterator[list[int]]:
+def order_of(
+    number: int, lengths: list[int], validation: Validation, config: RewardModelConfig, stage: Stage
+) -> Iterator[list[int]]:
     """Batches of a member: the first takes the data as it is, the others each a bootstrap of it, in an order of its own.
 
     Single ratings and thumbs are not put together by length: a batch of one length would often be one of a single value.
     """
     batch_size, by_length = config.batch_size, config.loss not in ("regression", "binary")
     if number == 1:
-        lengths = training.lengths if by_length else None
-        yield from seeds.batches(len(training), batch_size, stage.seed, stage.start, lengths)
-    drawn = seeds.stream(stage.seed, "bootstrap", number).choices(range(len(training)), k=len(training))
-    lengths = [training.lengths[row] for row in drawn] if by_length else None
-    for batch in seeds.batches(len(drawn), batch_size, seeds.derive(stage.seed, "member", number), stage.start, lengths):
+        yield from validation.batches(batch_size, stage.seed, stage.start, lengths if by_length else None)
+    drawn = seeds.stream(stage.seed, "bootstrap", number).choices(validation.training, k=len(validation.training))
+    own = [lengths[row] for row in drawn] if by_length else None
+    for batch in seeds.batches(len(drawn), batch_size, seeds.derive(stage.seed, "member", number), stage.start, own):
         yield [drawn[row] for row in batch]
 
 
@@ -286,6 +301,11 @@ def judgement_loss(
         case "regression":
             return rating_loss(scores, training.standardised(values)).mean(), torch.zeros(()), accuracy
     return thumbs_loss(scores, values).mean(), torch.zeros(()), accuracy
+
+
+def held_out_loss(config: RewardModelConfig, model: Any, training: Any, rows: Sequence[int]) -> dict[str, Tensor]:
+    loss, _, accuracy = judgement_loss(config, scores_in_pieces(model, training.batch(rows)), training, rows)
+    return {"loss": loss, "accuracy": accuracy}
 
 
 def held_out_figures(scores: Tensor, pairs: PairSet) -> dict[str, float]:

@@ -6,7 +6,7 @@ Pomerleau 1989 for the idea; Ouyang et al. 2022 for its place in alignment. The 
 learn to answer, not to ask. The error of the clone compounds with the length of the completion, which is why the stages
 after this one exist. `num_steps: 0` leaves it out and publishes the base model unchanged, for one that follows instructions.
 
-Metrics
+Metrics: those of tasks/training/validation.py on held-out demonstrations, and
   loss/nll         mean negative log-likelihood of a completion token, in nats
   train/grad_norm  norm of the gradient before clipping
 """
@@ -15,8 +15,8 @@ from typing import Self
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
-from tasks.core import seeds
 from tasks.core.config import Config, check_divides
 from tasks.core.errors import InputError
 from tasks.core.files import read_table
@@ -24,12 +24,16 @@ from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.models.adapter import add_adapter
 from tasks.models.architecture import context_length
-from tasks.models.batch import collate
+from tasks.models.batch import collate, micro_batches
+from tasks.models.compute import at_once
 from tasks.models.language import open_model, save_model
 from tasks.models.optimizer import Optimizer, OptimizerConfig
 from tasks.models.text import encode_completions, encode_prompts
 from tasks.rl.logprobs import completion_logprobs
 from tasks.rl.masking import reduce_tokens
+from tasks.training.validation import Validation
+
+ROWS_AT_ONCE = 64  # without gradient
 
 
 class SftConfig(Config):
@@ -65,9 +69,18 @@ def train(config: SftConfig, stage: Stage) -> None:
     if not config.num_steps:
         print(f"{stage.name}: num_steps is 0, the base model is published unchanged", flush=True)
     optimizer = Optimizer(policy.parameters(), stage.params(OptimizerConfig))
-    stage.resume(policy=policy, optimizer=optimizer)
+    validation = Validation(stage, policy, [row["query"] for row in rows], config.num_steps)
+    stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
-    order = seeds.batches(len(rows), config.batch_size, stage.seed, stage.start, lengths)
+    def held_out() -> dict[str, Tensor]:
+        nlls, tokens = [], 0
+        for part in micro_batches(validation.rows, at_once(policy, ROWS_AT_ONCE)):
+            batch = collate([prompts[i] for i in part], [completions[i] for i in part], tokenizer.pad_token_id, stage.device)
+            nlls.append(-(completion_logprobs(policy, batch) * batch.completion_mask).sum())
+            tokens += int(batch.lengths.sum())
+        return {"loss": torch.stack(nlls).sum() / tokens}
+
+    order = validation.batches(config.batch_size, stage.seed, stage.start, lengths)
     for step in stage.steps(config.num_steps):
         indices = next(order)
         batch = collate([prompts[i] for i in indices], [completions[i] for i in indices], tokenizer.pad_token_id, stage.device)
@@ -80,8 +93,10 @@ def train(config: SftConfig, stage: Stage) -> None:
             loss += nll.detach()
         grad_norm = optimizer.cosine_step(step, config.num_steps, config.learning_rate)
 
-        stage.log(step, {"loss/nll": loss, "train/grad_norm": grad_norm}, every=10)
+        measured = validation(step, held_out)
+        stage.log(step, {"loss/nll": loss, "train/grad_norm": grad_norm} | measured, every=1 if measured else 10)
 
+    stage.record(**validation.take_best())
     save_model(policy, tokenizer, stage.out("models/sft"))
     stage.report("reports/sft")
 

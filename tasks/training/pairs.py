@@ -1,5 +1,6 @@
 """The preference pairs a policy is trained on, and what the reference policy says of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,20 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
     for indices in progress.track(micro_batches, len(micro_batches), f"{what}: reference"):
         result[indices] = torch.stack(summed_logprobs(reference, pairs.batch(indices)).chunk(2), dim=1)
     return result
+
+
+@torch.no_grad()
+def held_out_logprobs(policy: Any, pairs: PairSet, rows: Sequence[int]) -> Tensor:
+    """Σ_t log π of the chosen and of the rejected completion of these pairs: (2, rows), in nats."""
+    size = at_once(policy, ROWS_AT_ONCE)
+    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return torch.cat([summed_logprobs(policy, pairs.batch(piece)).view(2, -1) for piece in pieces], dim=1)
+
+
+def held_out_lengths(pairs: PairSet, rows: Sequence[int]) -> Tensor:
+    """Tokens of these completions: (2, rows)."""
+    lengths = [[len(side[row]) for row in rows] for side in (pairs.chosen, pairs.rejected)]
+    return torch.tensor(lengths, device=pairs.device)
 
 
 @torch.no_grad()
