@@ -5,6 +5,7 @@ The slow twins read one completion at a time, without padding, and know nothing 
 
 import importlib
 import math
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from tasks.core import seeds
 from tasks.core.config import lookup
 from tasks.core.errors import InputError
-from tasks.core.files import read_table
+from tasks.core.files import read_table, write_table
 from tasks.core.follower import Silence
 from tasks.models.language import load_policy
 from tasks.models.text import encode_completions, encode_prompts
@@ -164,6 +165,23 @@ def test_each_member_of_an_ensemble_has_a_best_of_its_own(random_models, tmp_pat
     own, best = both.parts["validation-1"], recorded(alone)["best_validation_loss"]
     curve = {row["step"]: row["validation/loss"] for row in both.history if "validation/loss" in row}
     assert (curve[own.step] - own.loss / 2) * 2 >= best - 1e-6  # what is left of the mean is the first member's
+
+
+def test_rankings_are_kept_whole(random_models, tmp_path):
+    """A ranking of two is a pair: the same prompts are kept, and the loss is that of pairs."""
+    rankings = [
+        {"id": row["id"], "prompt": row["prompt"], "completion": row[side], "kind": "ranking", "value": rank, "annotator": "a",
+         "split": row["split"]}
+        for row in read_table(random_models / "data/preferences.parquet")
+        for rank, side in enumerate(("chosen", "rejected"), start=1)
+    ]  # fmt: skip
+    folder = tmp_path / "ranked"
+    shutil.copytree(random_models, folder)
+    write_table(folder / "data/feedback.parquet", rankings)
+    bench = Remembering(folder, tmp_path / "written", KEEP)
+    train("reward_model", bench, loss="all_pairs")
+    assert len(bench.parts["validation-0"].rows) == 6
+    assert slow_loss("reward_model", bench, folder) == pytest.approx(recorded(bench)["best_validation_loss"], abs=1e-4)
 
 
 @pytest.mark.parametrize("algorithm", CONFIGS)
