@@ -12,7 +12,8 @@ from tasks.report.prompt_oirl.proposals import Proposals, read_proposals
 from tasks.report.prompt_oirl.recorded import PromptOirl, read_prompt_oirl
 from tasks.report.recorded import Figures, History, read_history
 
-SHARED = ("runtime", "task", "adapter", "optimizer", "base_model", "sft", "reward_model", "reward")  # params of all policies
+# params of all policies
+SHARED = ("runtime", "task", "adapter", "optimizer", "validation", "base_model", "sft", "reward_model", "reward")
 
 
 @dataclass(frozen=True)
