@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tasks.core.files import digest
+from tasks.core.prompt_registry import register_prompts
 from tasks.core.run import run
 from tasks.core.stage import Stage
 from tasks.feedback.annotator.crowd import Truth, make_crowd
@@ -36,6 +37,8 @@ def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
     pairs, figures, judgements = judge_pairs(
         asked, judge, is_known, config.judge.repeat_rate, stage.seed, f"{stage.name}: judge"
     )
+    template = {Path(config.judge.templates).stem: texts.template(bool(config.judge.rationale_tokens))}
+    register_prompts(stage.tracker.client, stage.tracker.run_id, "judge", template)
     costs: dict[str, float] = {"judge/calls": judge.calls, "judge/from_cache": judge.from_cache}
     figures |= {"unreadable_samples": unreadable}
     publish(Collected(pairs, [], figures, costs, {"judgements": judgements}), stage)

@@ -68,6 +68,11 @@ class JudgeTextsConfig(Config):
             parts.append(f"{before}{behind(before, each.verdict)}\n\n")
         return "".join(parts) + self._filled(question.query, question.first, question.second)
 
+    def template(self, reasons: bool) -> str:
+        """All of it around {query}, {first} and {second}, up to the rationale or the verdict."""
+        shown = self.asked(Question("", "{query}", "{first}", "{second}"), reasons)
+        return f"{shown}{self.rationale}" if reasons else shown + self.before_verdict()
+
     def before_verdict(self, rationale: str | None = None) -> str:
         """What follows the sample: a rationale, if there is one, and the ending."""
         return self.ending if rationale is None else f"{self.rationale} {rationale.strip()}\n{self.ending}"

@@ -69,6 +69,9 @@ def test_what_the_judge_reads():
     assert TEXTS.asked(question) == "Which?\nQ: q\n1: good\n2: bad\nBetter: 1\n\n" + sample
     reasoned = "Which?\nQ: q\n1: good\n2: bad\nWhy: bad is bad\nBetter: 1\n\n" + sample
     assert TEXTS.asked(question, reasons=True) == reasoned
+    shown = "Which?\nQ: q\n1: good\n2: bad\n{}Better: 1\n\nQ: {{query}}\n1: {{first}}\n2: {{second}}\n{}"
+    assert TEXTS.template(reasons=False) == shown.format("", "Better:")
+    assert TEXTS.template(reasons=True) == shown.format("Why: bad is bad\n", "Why:")
     assert (TEXTS.before_verdict(), TEXTS.before_verdict(" so ")) == ("Better:", "Why: so\nBetter:")
 
 
@@ -255,6 +258,10 @@ def test_the_stage_asks_an_endpoint_and_resumes_where_that_was_down(again, serve
     assert read_table(again.folder / "data/feedback.parquet") == []
     judgements = read_table(again.folder / "reports/collect_preferences/judgements.parquet")
     assert len(judgements) == figures["judge/questions"]
+    linked = again.client().get_run(again.receipt("collect_preferences")["run_id"]).data.tags["mlflow.linkedPrompts"]
+    assert '"judge.judge"' in linked
+    template = again.client().load_prompt("prompts:/judge.judge/1").template
+    assert template == "Which?\nQ: {query}\n1: {first}\n2: {second}\nBetter:"
 
     outputs = [digest(again.folder / name) for name in ("data/preferences.parquet", "reports/collect_preferences")]
     asked = len(endpoint.bodies)
