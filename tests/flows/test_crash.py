@@ -77,7 +77,7 @@ def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None
     wait_until(lambda: training(finished))
     [work] = wait_until(lambda: [pid for what, name, pid, _ in finished.journal()[before:] if name == "work@a"])
     psutil.Process(work).kill()
-    [dvc] = [one for one in finished.processes() if one.name() == "train" and os.getsid(one.pid) == one.pid]
+    [dvc] = [one for one in finished.processes() if one.info["name"] == "train" and os.getsid(one.pid) == one.pid]
     dvc.kill()
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1

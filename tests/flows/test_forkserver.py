@@ -39,7 +39,8 @@ def test_a_stage_runs_what_lies_on_disk_with_libraries_that_are_loaded(server: F
 def test_a_killed_server_takes_nothing_with_it_and_is_replaced(server: Forkserver, finished: Project) -> None:
     finished.set(work__a__scale=4, work__a__seconds=1.0, work__b__scale=4, work__b__seconds=0.0)
     child = server.fork("work@a", dict(os.environ), [])
-    [process] = [one for one in finished.processes() if one.pid not in (os.getpid(), child.pid) and one.ppid() == os.getpid()]
+    mine = [one for one in finished.processes() if one.info["ppid"] == os.getpid()]
+    [process] = [one for one in mine if one.pid != child.pid]
     process.kill()
     process.wait()
     second = server.fork("work@b", dict(os.environ), [])

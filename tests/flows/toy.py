@@ -277,7 +277,7 @@ class Project:
         return [run for run in self.runs() if run.data.tags.get("flow") == "align"]
 
     def processes(self) -> list[psutil.Process]:
-        """Everything still alive that works in this project's folder."""
+        """Everything still alive that works in this project's folder. It may end any moment: `info` keeps name and parent."""
         return self._at_work(lambda folder: folder == self.folder)
 
     def everywhere(self) -> list[psutil.Process]:
@@ -286,7 +286,7 @@ class Project:
 
     def _at_work(self, where: Callable[[Path], bool]) -> list[psutil.Process]:
         found = []
-        for process in psutil.process_iter():
+        for process in psutil.process_iter(["name", "ppid"]):
             try:
                 if process.status() != psutil.STATUS_ZOMBIE and where(Path(process.cwd())):
                     found.append(process)
