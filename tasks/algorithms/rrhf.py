@@ -10,8 +10,8 @@ How this differs from the paper
   - The completions come from the current policy, anew for every step; the paper ranks once a pool from several models and
     people (its online variant samples as here).
   - The imitation term is a mean over the tokens of all the best completions, times sft_coef; the paper's is a sum over the
-    tokens, times 1, which for the 19 tokens of the default problem is a sft_coef of 19. A small one leaves it to the ranking,
-    which raises p_j and lowers p_i alike: with 1 and groups of 8, seed 0, sampled right answers were .01 below SFT.
+    tokens, times 1, which for 19 tokens is a sft_coef of 19. A small one leaves it to the ranking, which raises p_j and lowers
+    p_i alike: with 1 and groups of 8 the policy ended no better than SFT.
   - Log-probabilities are those at temperature 1, whatever temperature was sampled at.
   - A group whose scores are all equal has no pair to rank: its first completion is imitated, as in RAFT.
 
