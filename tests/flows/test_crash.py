@@ -29,7 +29,7 @@ def training(project: Project) -> Any:
 def test_a_flow_that_is_ended_takes_everything_with_it(
     finished: Project, server: str, number: signal.Signals, code: int
 ) -> None:
-    finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
+    finished.set(train__num_steps=100000, train__seconds_per_step=0.05)
     process = finished.start(PREFECT_API_URL=server)
     run = wait_until(lambda: training(finished))
     assert run.info.status == "RUNNING"
@@ -57,7 +57,7 @@ def test_an_mlflow_server_hears_of_a_killed_flow(
     finished: Project, nursery: Nursery, database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tracking = TrackingServer(tmp_path_factory.mktemp("tracking"), database, nursery)
-    finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
+    finished.set(train__num_steps=100000, train__seconds_per_step=0.05)
     process = finished.start("--until", "train", MLFLOW_TRACKING_URI=tracking.uri)
     kept = wait_until(lambda: list(finished.folder.glob(".scratch/train/*/run_id")))
     process.kill()
@@ -71,7 +71,7 @@ def test_an_mlflow_server_hears_of_a_killed_flow(
 
 
 def test_a_killed_dvc_and_a_killed_stage(finished: Project, server: str) -> None:
-    finished.set(train__num_steps=2000, train__seconds_per_step=0.05, work__a__scale=9, work__a__seconds=100)
+    finished.set(train__num_steps=100000, train__seconds_per_step=0.05, work__a__scale=9, work__a__seconds=5000)
     before = len(finished.journal())
     process = finished.start(PREFECT_API_URL=server)
     wait_until(lambda: training(finished))

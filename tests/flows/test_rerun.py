@@ -152,7 +152,7 @@ def test_a_killed_rerun_leaves_nothing_running_and_the_next_one_says_so(
     finished: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a Prefect server: the private API dies with the rerun, and the flow in the checkout must not wait for it."""
-    finished.set(train__num_steps=2000, train__seconds_per_step=0.05)
+    finished.set(train__num_steps=100000, train__seconds_per_step=0.05)
     git(finished, "add", "params.yaml", "dvc.lock")
     git(finished, "commit", "-qm", "slow")
     process = start(finished, "HEAD", "--until", "train")

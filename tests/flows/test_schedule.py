@@ -127,7 +127,7 @@ def test_a_scheduled_run_happens_and_finishes(site: Site) -> None:
 
 
 def test_a_run_is_cancelled(site: Site) -> None:
-    flow_run = site.begin(train__num_steps=2000, train__seconds_per_step=0.05)
+    flow_run = site.begin(train__num_steps=100000, train__seconds_per_step=0.05)
     wait_until(lambda: site.recorded() == ["RUNNING", "RUNNING"])
     site.ask(f"flow_runs/{flow_run}/set_state", state={"type": "CANCELLING"})  # as in the UI, or `prefect flow-run cancel`
     wait_until(lambda: site.state(flow_run) == "CANCELLED")
@@ -137,7 +137,7 @@ def test_a_run_is_cancelled(site: Site) -> None:
 
 
 def test_a_killed_worker_takes_its_flow_with_it_and_the_next_continues(site: Site) -> None:
-    flow_run = site.begin(train__num_steps=1000, train__seconds_per_step=0.05)
+    flow_run = site.begin(train__num_steps=100000, train__seconds_per_step=0.05)
     wait_until(lambda: site.recorded() == ["RUNNING", "RUNNING"])
     site.worker.kill()
     site.worker.wait()
