@@ -37,7 +37,9 @@ def folder(shared, tmp_path_factory):
     config = BaseModelConfig.model_validate(PARAMS["base_model"] | {"source": source, "revision": digest(tmp_path / "source")})
     save_model(make_model(config, tokenizer, Bench(tmp_path, tmp_path)), tokenizer, tmp_path / "models/base")
     prompts = [write_prompt(tokenizer, [{"role": "user", "content": query}]) for query, _ in ROWS]
-    rows = [{"prompt": prompt, "completion": answer} for prompt, (_, answer) in zip(prompts, ROWS, strict=True)]
+    rows = [
+        {"query": query, "prompt": prompt, "completion": answer} for prompt, (query, answer) in zip(prompts, ROWS, strict=True)
+    ]
     write_table(tmp_path / "data/prepared/demonstrations.parquet", rows)
     splits = ("train", "validation", "test")
     write_table(tmp_path / "data/prepared/prompts.parquet", [
