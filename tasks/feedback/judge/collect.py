@@ -37,11 +37,11 @@ def collect(config: CollectPreferencesConfig, stage: Stage) -> None:
     pairs, figures, judgements = judge_pairs(
         asked, judge, is_known, config.judge.repeat_rate, stage.seed, f"{stage.name}: judge"
     )
-    template = {Path(config.judge.templates).stem: texts.template(bool(config.judge.rationale_tokens))}
-    register_prompts(stage.tracker.client, stage.tracker.run_id, "judge", template)
     costs: dict[str, float] = {"judge/calls": judge.calls, "judge/from_cache": judge.from_cache}
     figures |= {"unreadable_samples": unreadable}
     publish(Collected(pairs, [], figures, costs, {"judgements": judgements}), stage)
+    template = {Path(config.judge.templates).stem: texts.template(bool(config.judge.rationale_tokens))}
+    register_prompts(stage.tracker.client, stage.tracker.run_id, "judge", template)
 
 
 def make_judge(config: JudgeConfig, texts: JudgeTextsConfig, stage: Stage) -> Judge:
