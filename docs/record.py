@@ -67,7 +67,7 @@ def _git(folder: str, *command: str) -> str:
 
 def _models(variant: Result) -> Result:
     metrics = read_json(Path(variant["folder"]) / "reports/metrics.json")
-    return {name: metrics[name] for name in ("sft", "reward_model", "prompt_oirl") if name in metrics}
+    return {name: metrics[name] for name in ("sft", "control", "reward_model", "prompt_oirl") if name in metrics}
 
 
 def _curves(variants: Sequence[Result]) -> dict[str, Result]:

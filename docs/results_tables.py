@@ -129,14 +129,16 @@ def _decided(found: Result, key: str) -> list[str]:
 
 
 def _models(models: dict[str, dict[str, Result]]) -> str:
-    """Of every variant the figures of its reward model and of its choice of prompts."""
-    heads = ["variant", "SFT, %", "reward model: held-out pairs, %", "correlation with the verifier", "Prompt-OIRL, %",
-             "gain on the best prompt, points"]  # fmt: skip
+    """Of every variant the figures of its SFT model, its reward model and its choice of prompts."""
+    heads = ["variant", "SFT greedy, %", "sampled, %", "sampled cooler, %", "reward model: held-out pairs, %",
+             "correlation with the verifier", "Prompt-OIRL, %", "gain on the best prompt, points"]  # fmt: skip
     body = []
     for name, found in models.items():
         sft, reward, chosen = (found.get(key, {}) for key in ("sft", "reward_model", "prompt_oirl"))
         pairs = f"{_percent(reward.get('accuracy'))} {_interval(reward, 'accuracy')}".strip()
-        cells = [_percent(sft.get("accuracy")), pairs, _number(reward.get("gold_correlation"), ".3f")]
+        cooler = found.get("control", {}).get("cool_sft", {})
+        cells = [_percent(each) for each in (sft.get("accuracy"), sft.get("sampled_accuracy"), cooler.get("sampled_accuracy"))]
+        cells += [pairs, _number(reward.get("gold_correlation"), ".3f")]
         body.append([name, *cells, _percent(chosen.get("success")), _points(chosen, "gain")])
     return _table(heads, body) if body else ""
 

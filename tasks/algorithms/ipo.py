@@ -62,7 +62,7 @@ def train(config: IpoConfig, stage: Stage) -> None:
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
-    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    validation = Validation(stage, policy, pairs.prompt_texts, config.num_steps)
     stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
     def held_out() -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ def train(config: KtoConfig, stage: Stage) -> None:
     probe = Probe(monitor, reference, task, config.num_steps)
     ref_logprobs = reference_pair_logprobs(reference, pairs, stage.name)
     size = 2 * (config.micro_batch_size or config.batch_size)  # completions per pass
-    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    validation = Validation(stage, policy, pairs.prompt_texts, config.num_steps)
     stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
     def held_out() -> dict[str, Tensor]:

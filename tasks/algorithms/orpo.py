@@ -63,7 +63,7 @@ def train(config: OrpoConfig, stage: Stage) -> None:
     pairs = load_pairs(stage, tokenizer, "train")
     monitor = Monitor(stage, load_scorer(stage, tokenizer, task), tokenizer)
     probe = Probe(monitor, reference, task, config.num_steps)
-    validation = Validation(stage, policy, pairs.asked, config.num_steps)
+    validation = Validation(stage, policy, pairs.prompt_texts, config.num_steps)
     stage.resume(policy=policy, optimizer=optimizer, validation=validation)
 
     def held_out() -> dict[str, Tensor]:

@@ -193,7 +193,7 @@ def train(config: RewardModelConfig, stage: Stage) -> None:
     steps = StepSet(pairs, answers, task.verifier, reward_model.tokenizer) if config.process_coef else None
     if config.margin_coef and all(row["gap"] is None for row in pairs.rows):
         raise InputError("reward_model.margin_coef: no pair has a gap to take a margin from; set it to 0")
-    validations = [Validation(stage, member.model, training.asked, config.num_steps) for member in members]
+    validations = [Validation(stage, member.model, training.prompt_texts, config.num_steps) for member in members]
     stage.resume(**checkpointed(members, validations))
 
     orders = [order_of(n, training.lengths, validations[n - 1], config, stage) for n in range(1, len(members) + 1)]

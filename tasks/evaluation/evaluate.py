@@ -22,7 +22,7 @@ Figures of each policy against the SFT model
                      over prompts
 Controls: what is gained without training a policy (tasks/evaluation/controls.py)
   cool_sft           SFT sampled at temperature 0.7 with the same random numbers: a policy that is only sharper gains as much
-Likeness of texts, where `text_metrics` asks for it (tasks/evaluation/text_metrics.py)
+Text metrics, where `text_metrics` names them (tasks/evaluation/text_metrics.py)
   bleu, chrf, rouge_1, rouge_2, rouge_l, self_bleu
 Safety, where `harmless.judge` says who judges (tasks/evaluation/harmless.py)
   refusal_rate, over_refusal_rate, harmless_rate   of harmful and of harmless requests; the gate lets none get worse

@@ -40,7 +40,7 @@ class JudgedSet:
             alone = next(self.rows[item[0]]["id"] for item in self.items if len(item) < 2)
             raise InputError(f"data/feedback.parquet: ranking {alone!r} has one completion; rank two or more, or leave it out")
         self.lengths = [max(len(self.prompts[i]) + len(self.completions[i]) for i in item) for item in self.items]
-        self.asked = [self.rows[item[0]]["prompt"] for item in self.items]
+        self.prompt_texts = [self.rows[item[0]]["prompt"] for item in self.items]
 
     def __len__(self) -> int:
         return len(self.items)

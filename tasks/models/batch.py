@@ -105,7 +105,7 @@ class PairSet:
         self.rejected = encode_completions(tokenizer, [row["rejected"] for row in rows])
         together = zip(self.prompts, self.chosen, self.rejected, strict=True)
         self.lengths = [len(x) + max(len(y), len(z)) for x, y, z in together]
-        self.asked = [row["prompt"] for row in rows]
+        self.prompt_texts = [row["prompt"] for row in rows]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,7 +1,8 @@
-"""Text classifiers that another tool made: how likely a text has one of their labels."""
+"""Models that another tool trained to classify texts, or with one output to score them."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,24 +13,31 @@ from tasks.models.architecture import context_length
 from tasks.models.language import check_model_folder, in_float32
 
 
+def load_with_head(source: str, revision: str | None, kind: str) -> Any:
+    """The model of a folder or hub name, whose head is trained. kind: what a message calls it. Raises InputError."""
+    check_model_folder(source, revision)
+    try:
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source, **_pin(source, revision), use_safetensors=True, dtype="auto", output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{kind} {source} cannot be loaded ({reason})") from None
+    if loaded["missing_keys"]:
+        missing = min(loaded["missing_keys"])
+        raise InputError(f"{source} is not a {kind}: its weights file lacks {missing}; a language model has no score head")
+    return model
+
+
 def load_classifier(source: str, revision: str | None, label: str, device: str) -> Callable[[str], float]:
     """The chance that a text has the label, by the classifier in this folder or of this hub name. What is longer than the model
     reads is cut off. Raises InputError with one sentence."""
-    check_model_folder(source, revision)
-    pin = {"revision": None if Path(source).is_dir() else revision, "trust_remote_code": False}
+    model = load_with_head(source, revision, "text classifier")
     try:
-        model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            source, **pin, use_safetensors=True, dtype="auto", output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source, **pin)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"text classifier {source} cannot be loaded ({reason})") from None
-    if loaded["missing_keys"]:
-        missing = min(loaded["missing_keys"])
-        raise InputError(
-            f"{source} is not a text classifier: its weights file lacks {missing}; name one that was trained as such"
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **_pin(source, revision))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"text classifier {source} has no tokenizer that can be loaded ({reason})") from None
     labels = model.config.label2id
     if label not in labels:
         raise InputError(f"{source} knows no label `{label}`; it has {', '.join(sorted(labels))}{did_you_mean(label, labels)}")
@@ -47,3 +55,7 @@ def load_classifier(source: str, revision: str | None, label: str, device: str) 
         return float(chances[labels[label]])
 
     return chance
+
+
+def _pin(source: str, revision: str | None) -> dict[str, Any]:
+    return {"revision": None if Path(source).is_dir() else revision, "trust_remote_code": False}

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from tasks.core.errors import InputError
 from tasks.models.architecture import context_length
 from tasks.models.batch import Batch, collate
+from tasks.models.classifier import load_with_head
 from tasks.models.compute import at_once
 from tasks.models.language import check_model_folder, in_float32
 from tasks.models.text import decode, encode_completions, encode_prompts
@@ -44,24 +44,7 @@ def reward_model_from_policy(folder: Path, device: str) -> Any:
 
 def reward_model_from_elsewhere(source: str, revision: str | None, device: str) -> Any:
     """A folder or hub name with a trained head of one output. Raises InputError with one sentence."""
-    check_model_folder(source, revision)
-    try:
-        model, loaded = AutoModelForSequenceClassification.from_pretrained(
-            source,
-            revision=None if Path(source).is_dir() else revision,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype="auto",
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"reward model {source} cannot be loaded ({reason})") from None
-    if loaded["missing_keys"]:
-        missing = min(loaded["missing_keys"])
-        raise InputError(
-            f"{source} is not a reward model: its weights file lacks {missing}; a language model has no score head"
-        )
+    model = load_with_head(source, revision, "reward model")
     if model.config.num_labels != 1:
         raise InputError(f"{source} gives {model.config.num_labels} numbers for a text (num_labels); a reward model gives one")
     model.tokenizer = load_tokenizer(source, revision)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tasks.core import progress
 from tasks.core.files import read_table
 from tasks.core.stage import Stage
-from tasks.models.batch import Batch, PairSet
+from tasks.models.batch import Batch, PairSet, micro_batches
 from tasks.models.compute import at_once
 from tasks.models.reward import raw_scores
 from tasks.rl.logprobs import completion_logprobs
@@ -35,9 +35,9 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 
     Once, before training: the reference never changes.
     """
-    micro_batches = pairs.by_length(at_once(reference, ROWS_AT_ONCE))
+    pieces = pairs.by_length(at_once(reference, ROWS_AT_ONCE))
     result = torch.zeros(len(pairs), 2, device=pairs.device)
-    for indices in progress.track(micro_batches, len(micro_batches), f"{what}: reference"):
+    for indices in progress.track(pieces, len(pieces), f"{what}: reference"):
         result[indices] = torch.stack(summed_logprobs(reference, pairs.batch(indices)).chunk(2), dim=1)
     return result
 
@@ -45,8 +45,7 @@ def reference_pair_logprobs(reference: Any, pairs: PairSet, what: str) -> Tensor
 @torch.no_grad()
 def held_out_logprobs(policy: Any, pairs: PairSet, rows: Sequence[int]) -> Tensor:
     """Σ_t log π of the chosen and of the rejected completion of these pairs: (2, rows), in nats."""
-    size = at_once(policy, ROWS_AT_ONCE)
-    pieces = [rows[i : i + size] for i in range(0, len(rows), size)]
+    pieces = micro_batches(rows, at_once(policy, ROWS_AT_ONCE))
     return torch.cat([summed_logprobs(policy, pairs.batch(piece)).view(2, -1) for piece in pieces], dim=1)
 
 

@@ -1,7 +1,7 @@
 """The loss on rows that are kept from training, while a model trains; and the weights with the lowest, where they are wanted.
 
-The rows come from the training split: all that answer the same prompt, or none of them. Which prompts is up to a hash of their
-text, so every seed and every method keeps the same ones, and the test split has no part in it.
+The rows come from the training split: all that answer the same prompt, or none of them. A hash of their
+text decides which prompts, so every seed and every method keeps the same ones, and the test split has no part in it.
 
 validation/loss       mean over these rows of the loss that the algorithm minimizes
 validation/accuracy   of pairs: the share in the right order, as train/accuracy
@@ -27,7 +27,7 @@ class ValidationConfig(Config):
 
     namespace = "validation"
 
-    num_rows: NonNegativeInt  # at least so many, with all of their prompts; 0: none
+    num_rows: NonNegativeInt  # at least so many, and all rows of their prompts; 0: none
     every: PositiveInt  # steps
     keep_best: bool
 
@@ -39,7 +39,7 @@ class ValidationConfig(Config):
 
 
 class Validation:
-    """`rows` are kept from training, `training` are the others. Its state belongs into the checkpoint."""
+    """`rows` are kept from training, `training` are the others. Its state is part of the checkpoint."""
 
     def __init__(self, stage: Stage, model: Any, prompts: Sequence[str], num_steps: int):
         """prompts: of each row, whatever stands for it."""

@@ -44,6 +44,11 @@ def test_what_was_found_is_shown_as_it_was_recorded(sweep: Path) -> None:
     assert "| rate=0.001,seed=0 | " in shown
 
 
+def test_sft_is_shown_at_a_lower_temperature_too(sweep: Path) -> None:
+    figures = {"sft": {"accuracy": 0.9, "sampled_accuracy": 0.7}, "control": {"cool_sft": {"sampled_accuracy": 0.8}}}
+    assert "| one | 90.0 | 70.0 | 80.0 |" in results_tables([record(sweep) | {"models": {"one": figures}}])
+
+
 def test_the_page_of_an_algorithm_has_its_curve(sweep: Path) -> None:
     found = record(sweep)
     assert found["curves"]["ppo"] == {"metric": "rollout/score_mean", "runs": 4, "steps": [0, 1, 2], "values": [0.1] * 3}

@@ -1,4 +1,4 @@
-"""What evaluate measures where its params ask for it: refusals, and how alike texts are."""
+"""What evaluate measures where its params ask for it: refusals, and text metrics."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ REFUSALS = {
     "harmless_rate": "harmful requests answered without harm, %",
     "over_refusal_rate": "harmless requests refused, %",
 }
-LIKENESS = {
+TEXT_METRICS = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "rouge_1": "ROUGE-1",
@@ -32,10 +32,10 @@ them. A refusal is told by its words; a model that writes nonsense refuses nothi
     return text + found if found else ""
 
 
-def likeness(recorded: Recorded) -> str:
+def text_metrics(recorded: Recorded) -> str:
     """Nothing where nobody asked."""
-    found = _table(recorded, LIKENESS, "Overlap of texts, 0 to 100, with 95 % intervals over prompts")
-    text = """<h3>Likeness of texts</h3><p>Of greedy completions to the solutions of their prompts; self-BLEU of the samples of
+    found = _table(recorded, TEXT_METRICS, "Overlap of texts, 0 to 100, with 95 % intervals over prompts")
+    text = """<h3>Text metrics</h3><p>Of greedy completions to the solutions of their prompts; self-BLEU of the samples of
 a prompt among themselves, where less is more varied. A right answer in other words scores low.</p>"""
     return text + found if found else ""
 

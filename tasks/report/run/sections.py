@@ -13,7 +13,7 @@ from tasks.report.run import examples, params, tabular
 from tasks.report.run.alarm_table import alarm_table
 from tasks.report.run.charts import on_policy, too_many
 from tasks.report.run.comparison import changed_answers, comparison
-from tasks.report.run.optional_figures import likeness, refusals
+from tasks.report.run.optional_figures import refusals, text_metrics
 from tasks.report.run.overoptimization import budget_table
 from tasks.report.run.recorded import Recorded
 from tasks.report.run.win_matrix import kind_table, win_matrix
@@ -81,7 +81,7 @@ def sections(recorded: Recorded, charts: dict[str, Figure]) -> dict[str, tuple[s
 def _policies(recorded: Recorded) -> str:
     return f"""<p>Each policy starts from the SFT model and is trained for the same task by its own algorithm. Intervals are
 over test prompts, each at 95 % taken by itself; they do not say how another training run would end: for that, add seeds.</p>
-{comparison(recorded)}{kind_table(recorded)}{win_matrix(recorded)}{refusals(recorded)}{likeness(recorded)}
+{comparison(recorded)}{kind_table(recorded)}{win_matrix(recorded)}{refusals(recorded)}{text_metrics(recorded)}
 {changed_answers(recorded)}"""
 
 

@@ -98,10 +98,8 @@ def _paired(answers: Sequence[tuple[Answers, Answers]]) -> Difference:
     if len(answers) == 1:
         return Difference(mean, low, high, no_difference(counts[0]), by_seed, prompts)
     same = all(list(ours) == list(answers[0][0]) for ours, _ in answers)
-    found, p = over_seeds(figures, same), no_mean_over_seeds(figures, same)
-    if not same and len({sum(seed) for seed in counts}) == 1:  # they agree by luck, more closely than so many prompts can tell
-        found, p = (mean, low, high), no_difference([each for seed in counts for each in seed])
-    return Difference(*found, p, by_seed, prompts, of_models=(low, high))
+    p = no_mean_over_seeds(figures, same)
+    return Difference(*over_seeds(figures, same), p, by_seed, prompts, of_models=(low, high))
 
 
 def _of_figures(one: Variant, other: Variant, model: str, other_model: str, kind: Kind) -> list[float]:

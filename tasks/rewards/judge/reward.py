@@ -71,12 +71,12 @@ def load_judge_reward(stage: Stage, task: TaskConfig) -> JudgeReward:
     config = stage.params(JudgeConfig)
     if config.base_url is not None:
         raise InputError(
-            "reward.weights: judge is asked about every completion of every step, for which an endpoint is too dear and not "
-            "reproducible; name a local model in collect_preferences.judge, with base_url: null"
+            "reward.weights: judge is asked about every completion of every step, for which an endpoint is too expensive "
+            "and not reproducible; name a local model in collect_preferences.judge, with base_url: null"
         )
     if config.rationale_tokens:
         raise InputError(
-            "reward.weights: judge gives no reasons as a reward: set collect_preferences.judge.rationale_tokens to 0"
+            "reward.weights: as a reward, judge writes no rationale: set collect_preferences.judge.rationale_tokens to 0"
         )
     texts = JudgeTextsConfig.load(stage.dep(config.templates))
     model, judge_tokenizer, _ = open_judge(config, stage)

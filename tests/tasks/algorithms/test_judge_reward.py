@@ -106,7 +106,7 @@ def test_a_policy_that_is_paid_by_the_judge_is_resumed_to_the_byte(random_models
 
 
 @pytest.mark.parametrize(("changes", "says"), [
-    ({"model": "gpt", "base_url": "http://localhost/v1"}, "an endpoint is too dear and not reproducible; name a local model"),
+    ({"model": "gpt", "base_url": "http://localhost/v1"}, "too expensive and not reproducible; name a local model"),
     ({"rationale_tokens": 8}, "set collect_preferences.judge.rationale_tokens to 0"),
     ({"model": "sft", "templates": "long.yaml"}, r"takes \d+ tokens, it reads 32 at most"),
     ({"model": "judge_model"}, "was not trained: raise judge_model.num_steps"),

@@ -81,6 +81,18 @@ def test_over_seeds_that_agree_leaves_the_luck_of_the_prompts():
     assert over_seeds([[0.0, 0.0]] * 3, same_prompts=True) == (0.0, 0.0, 0.0)
 
 
+def test_seeds_that_agree_to_the_last_count_leave_the_luck_of_their_own_prompts():
+    """Each of three seeds loses 1 of 100 answers, by 4 won and 5 lost: the variance of a mean is (0.09 - 0.01²) / 99."""
+    seed = [1.0] * 4 + [-1.0] * 5 + [0.0] * 91
+    half = 1.95996 * ((0.09 - 0.0001) / 99 / 3) ** 0.5
+    assert over_seeds([seed, seed[::-1], seed], same_prompts=False) == pytest.approx(
+        (-0.01, -0.01 - half, -0.01 + half), abs=1e-6
+    )
+    p = math.erfc(0.01 / (half / 1.95996) / 2**0.5)
+    assert no_mean_over_seeds([seed, seed[::-1], seed], same_prompts=False) == pytest.approx(p, rel=1e-5)
+    assert p > 0.5
+
+
 def test_one_seed_says_nothing_about_others():
     assert over_seeds([[0.5, 1.0]], same_prompts=False) == (0.75, -math.inf, math.inf)
 

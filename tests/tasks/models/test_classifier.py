@@ -49,7 +49,9 @@ def test_what_is_no_classifier_is_refused(tokenizer: Any, model: Any, tmp_path: 
     with pytest.raises(InputError, match=r"knows no label `Toxic`; it has fine, rude, toxic; did you mean `toxic`\?$"):
         load_classifier(str(tmp_path / "classifier"), None, "Toxic", "cpu")
     save_model(model, tokenizer, tmp_path / "language")
-    with pytest.raises(InputError, match=r"language is not a text classifier: its weights file lacks score\.weight; name one"):
+    with pytest.raises(
+        InputError, match=r"language is not a text classifier: its weights file lacks score\.weight; a language model"
+    ):
         load_classifier(str(tmp_path / "language"), None, "toxic", "cpu")
     (tmp_path / "classifier/config.json").write_text("{}")
     with pytest.raises(InputError, match=r"^text classifier .* cannot be loaded \(.*\)$"):

@@ -32,4 +32,4 @@ def test_every_figure_stands_in_its_row_and_column(make_run: MakeRun, titles: di
 def test_nothing_where_nobody_asked(make_run: MakeRun) -> None:
     html = make_run().write().page()
     assert "Refusals" not in html
-    assert "Likeness" not in html
+    assert "Text metrics" not in html
