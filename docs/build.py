@@ -14,7 +14,7 @@ from pathlib import Path
 from docs.algorithms_pages import algorithm_page, algorithm_table
 from docs.frontier_tables import frontier_tables
 from docs.params_tables import environment_table, params_tables
-from docs.results_tables import read_results, results_tables, speed_table
+from docs.results_tables import read_results, results_tables, rounding_table, speed_table
 from tests.rules.code import REPO, modules
 
 DOCS = REPO / "docs"
@@ -33,6 +33,7 @@ def pages() -> dict[Path, str]:
         "frontier": frontier_tables,
         "params": params_tables,
         "results": lambda: results_tables(results),
+        "rounding": lambda: rounding_table(DOCS / "results/bench/rounding.json"),
         "speed": lambda: speed_table(DOCS / "results/bench/speed.json"),
     }
     found = {DOCS / f"algorithms/{name}.md": NOTE + algorithm_page(name, results) for name in names}

@@ -36,6 +36,19 @@ def speed_table(file: Path) -> str:
     return f"{origin_line(result)} {result['runs']} runs of each.\n\n{_table(heads, body)}"
 
 
+def rounding_table(file: Path) -> str:
+    """What `python -m tests.bench.rounding` has measured."""
+    if not file.exists():
+        return "Nothing is recorded yet."
+    result = read_json(file)
+    ways = [key for key in result["rows"][0] if key != "variant"]
+    body = [
+        [row["variant"], *(f"{_percent(row[way]['accuracy'])}, {_percent(row[way]['sampled_accuracy'])}" for way in ways)]
+        for row in result["rows"]
+    ]
+    return f"{origin_line(result)}\n\n{_table(['', *ways], body)}"
+
+
 def curve(algorithm: str, results: Sequence[Result]) -> list[str]:
     """The course of a training in the first sweep that has it: a drawing, and what is drawn."""
     for result in results:
