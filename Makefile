@@ -14,6 +14,7 @@
 # make gpu-check  on a machine with a GPU: every stage twice, against the CPU, and how fast a 135 M model learns
 # make machines-check  workers in clones, PostgreSQL, an S3 store and both servers; needs Debian's package postgresql
 # make bench    sampling and training with and without what makes them fast, side by side on one core
+# make bench-rounding   how far the last bits of the base model move SFT, for each seed of the sweep `default`
 # make bench-clock   what the flow costs beyond the work itself, against floors measured in the same run
 # make help     these lines
 # make clean    what a run leaves behind; the DVC cache stays
@@ -30,7 +31,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export REALIGN_CHAT_MODEL ?= $(CURDIR)/.scratch/smollm2
 export REALIGN_SHARED ?= $(CURDIR)/../shared
 
-.PHONY: align zoo takeaways smollm2 test quick deps check ui server deploy worker bench bench-clock gpu-check machines-check docs \
+.PHONY: align zoo takeaways smollm2 test quick deps check ui server deploy worker bench bench-rounding bench-clock gpu-check machines-check docs \
   help clean
 
 align: .venv/ready
@@ -98,6 +99,9 @@ machines-check: .venv/ready
 
 bench: .venv/ready
 	python -m tests.bench.speed
+
+bench-rounding: .venv/ready
+	python -m tests.bench.rounding .scratch/compare/default
 
 bench-clock: .venv/ready
 	python -m tests.bench.clock

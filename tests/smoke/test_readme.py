@@ -45,6 +45,7 @@ MAKE = {
     "make deploy": "python -m flows.deploy",
     "make worker POOL=gpu": "python -m flows.worker gpu",
     "make bench": "python -m tests.bench.speed",
+    "make bench-rounding": "python -m tests.bench.rounding .scratch/compare/default",
     "make bench-clock": "python -m tests.bench.clock",
     "make gpu-check": "python3 -m tests.gpu.check",
     "make machines-check": "python -m tests.machines.check",
