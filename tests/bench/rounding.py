@@ -1,6 +1,6 @@
 """How far rounding moves SFT: trained again from base weights that differ in their last bits, and with the plainest kernels.
 
-    python -m tests.bench.rounding .scratch/compare/default [--record]      # some ten minutes for three seeds on two cores
+    python -m tests.bench.rounding .scratch/compare/default [--record]      # some 15 minutes for three seeds on two cores
 
 The argument is the folder of a sweep over seeds that has ended. SFT as it is comes from there; each other is trained in a copy
 and measured by the project's own evaluation. --record keeps the figures in docs/results/bench.
